@@ -1,0 +1,1 @@
+"""The sigmoid network of a deep-learning lecture, in JAX."""

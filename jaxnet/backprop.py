@@ -1,0 +1,86 @@
+"""The backward pass, written by hand.
+
+The slides' three lines are in `_backward`'s loop, one layer a turn, for any depth::
+
+    dW3 = (L3 - T) * L3*(1 - L3)
+    dW2 = W3.T.dot(dW3) * (L2*(1 - L2))
+    dW1 = W2.T.dot(dW2) * (L1*(1 - L1))
+
+Each is the error that reaches a layer, times the derivative of its sigmoid. (The slides call it dW;
+it is the gradient in the logits, ``delta`` here. The gradient in W is ``dW.dot(L.T)``.)
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxnet import mlp
+from jaxnet.mlp import Layer, Params
+
+
+@jax.jit
+def value_and_grad(
+    params: Params, inputs: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Params]:
+    """Returns `mlp.loss` and its gradient in the parameters.
+
+    The same contract as ``jax.value_and_grad(mlp.loss)``; slides "Vectorized backward pass".
+
+    Args:
+      params: layers.
+      inputs: ``(batch, inputs)``, of the parameters' dtype.
+      targets: ``(batch, outputs)``, of the same dtype.
+
+    Returns:
+      The loss, a scalar, and a pytree like ``params``.
+
+    Raises:
+      ValueError: shapes that do not fit, or an empty batch.
+      TypeError: dtypes that do not fit.
+    """
+    value, residuals = _forward(params, inputs, targets)
+    gradient, _, _ = _backward(residuals, jnp.ones_like(value))
+    return value, gradient
+
+
+@jax.custom_vjp
+def _loss(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+    return _forward(params, inputs, targets)[0]
+
+
+def _forward(params, inputs, targets):
+    mlp.check(params, inputs, targets)
+    layers = mlp.activations(params, inputs)  # X, L1, L2, L3
+    return mlp.mean_squared_error(layers[-1], targets), (params, layers, targets)
+
+
+def _backward(residuals, cotangent):
+    """Returns the gradients in params, inputs and targets, times the cotangent."""
+    params, layers, targets = residuals
+    error = layers[-1] - targets  # (batch, outputs)
+    error *= cotangent * 2 / error.shape[0]  # d(error**2) = 2 error; the mean over the batch
+    target_gradient = -error
+
+    gradient = []
+    for layer, below, above in zip(params[::-1], layers[-2::-1], layers[:0:-1], strict=True):
+        delta = error * above * (1 - above)  # dW3 = (L3 - T) * L3*(1 - L3)
+        bias = None if layer.bias is None else jnp.sum(delta, axis=0)
+        gradient.append(Layer(below.T @ delta, bias))  # np.dot(dW3, L2.T)
+        error = delta @ layer.weight.T  # W3.T.dot(dW3)
+    return tuple(reversed(gradient)), error, target_gradient
+
+
+_loss.defvjp(_forward, _backward)
+
+
+@jax.jit
+def loss(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns `mlp.loss`, with the backward pass above as its derivative.
+
+    `jax.grad`, `jax.jit`, `jax.vmap`, optax and all else that asks for a gradient runs the
+    hand-written one, in the parameters, the inputs and the targets alike, and may differentiate it
+    again. As with any `jax.custom_vjp`, forward mode (`jax.jvp`) of it alone does not exist; take
+    `mlp.loss` for that.
+
+    Arguments, result and errors are those of `mlp.loss`.
+    """
+    return _loss(params, inputs, targets)

@@ -1,0 +1,329 @@
+"""The sigmoid network of the lecture: pure functions over a pytree of parameters.
+
+Samples are rows, ``inputs @ weight``, where the slides have columns, ``W.dot(X)``: the slides' W is
+the transpose of ``weight``.
+"""
+
+import itertools
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+SCHEMES = ("glorot", "lecture")
+
+
+class Layer(NamedTuple):
+    """A fully connected layer, ``sigmoid(inputs @ weight + bias)``.
+
+    Attributes:
+      weight: ``(inputs, outputs)`` floating-point array.
+      bias: ``(outputs,)`` array of the same dtype, or None (the lecture's program has no biases).
+    """
+
+    weight: Any
+    bias: Any = None
+
+
+Params = tuple[Layer, ...]
+
+
+def init(
+    key: jax.Array,
+    sizes: Sequence[int],
+    *,
+    scheme: str = "glorot",
+    bias: bool = True,
+    dtype: DTypeLike | None = None,
+) -> Params:
+    """Draws the parameters of a network.
+
+    Args:
+      key: a key of `jax.random`.
+      sizes: two or more widths, from the inputs to the outputs: ``(784, 256, 128, 10)``.
+      scheme: ``"glorot"`` draws weights from Glorot and Bengio's uniform distribution (AISTATS
+        2010), four times as wide as for tanh because the slope of the logistic sigmoid at 0 is 1/4
+        where tanh's is 1, and sets biases to 0. ``"lecture"`` draws weights uniformly from [-1, 1)
+        (slide "Vectorized forward pass"), and biases too: the lecture's w0 is a weight like others.
+      bias: whether layers have biases.
+      dtype: a floating-point dtype; None means float32, or float64 under ``jax_enable_x64``.
+
+    Returns:
+      ``len(sizes) - 1`` layers.
+
+    Raises:
+      ValueError: sizes that are not two or more positive integers, an unknown scheme, or float64
+        without ``jax_enable_x64``.
+      TypeError: a dtype that is not floating-point.
+    """
+    sizes = tuple(sizes)
+    if len(sizes) < 2 or not all(_is_width(size) for size in sizes):
+        raise ValueError(f"sizes must be two or more positive integers, got {sizes}")
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
+    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype must be floating-point, got {dtype}")
+    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("dtype float64 needs jax_enable_x64, which is off")
+
+    if scheme == "lecture":
+
+        def draw(key, shape):
+            return jax.random.uniform(key, shape, dtype, minval=-1, maxval=1)
+
+        draw_weight, draw_bias = draw, draw
+    else:
+        # Variance 16 * 2 / (inputs + outputs) / 2: a standard deviation 4 times Glorot's.
+        variance_scaling = jax.nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")
+
+        def draw_weight(key, shape):
+            return variance_scaling(key, shape, dtype)
+
+        def draw_bias(key, shape):
+            return jnp.zeros(shape, dtype)
+
+    layers = []
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        weight_key, bias_key = jax.random.split(jax.random.fold_in(key, index))
+        weight = draw_weight(weight_key, (inputs, outputs))
+        layers.append(Layer(weight, draw_bias(bias_key, (outputs,)) if bias else None))
+    return tuple(layers)
+
+
+def activations(params: Params, inputs: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns every layer's activations: the slides' X, L1, L2, L3.
+
+    Args:
+      params: layers.
+      inputs: ``(batch, inputs)``, of the parameters' dtype.
+
+    Returns:
+      ``len(params) + 1`` arrays: the inputs, then ``(batch, outputs)`` of each layer.
+
+    Raises:
+      ValueError: shapes that do not fit.
+      TypeError: dtypes that do not fit.
+    """
+    check(params, inputs)
+    layers = [jnp.asarray(inputs)]
+    for weight, bias in params:
+        logits = layers[-1] @ weight  # (batch, outputs)
+        layers.append(jax.nn.sigmoid(logits if bias is None else logits + bias[None, :]))
+    return tuple(layers)
+
+
+@jax.jit
+def forward(params: Params, inputs: jax.Array) -> jax.Array:
+    """Returns the network's outputs, ``(batch, outputs)`` in [0, 1].
+
+    Arguments and errors are those of `activations` (slide "Vectorized forward pass").
+    """
+    return activations(params, inputs)[-1]
+
+
+@jax.jit
+def loss(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the mean squared error: ``np.sum((L3 - T)**2) / n`` of slide "Vectorized weight updates".
+
+    Squares are summed over the outputs and averaged over the batch. The slide's update,
+    ``W -= lr * dW.dot(L.T)``, sums over the batch and drops the factor 2 of the derivative, so its
+    learning rate ``lr`` is ``lr * batch / 2`` on this loss.
+
+    Args:
+      params: layers.
+      inputs: ``(batch, inputs)``, of the parameters' dtype.
+      targets: ``(batch, outputs)``, of the same dtype.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: shapes that do not fit, or an empty batch.
+      TypeError: dtypes that do not fit.
+    """
+    check(params, inputs, targets)
+    return mean_squared_error(forward(params, inputs), targets)
+
+
+def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the squared error summed over outputs and averaged over the batch.
+
+    Args:
+      outputs: ``(batch, outputs)``.
+      targets: ``(batch, outputs)``.
+
+    Raises:
+      ValueError: shapes that differ.
+    """
+    if jnp.shape(outputs) != jnp.shape(targets):
+        raise ValueError(
+            f"targets must have the outputs' shape {jnp.shape(outputs)}, got {jnp.shape(targets)}"
+        )
+    return jnp.sum((outputs - targets) ** 2) / outputs.shape[0]
+
+
+def classes(outputs: jax.Array) -> jax.Array:
+    """Returns the class that each row of outputs, or of one-hot targets, names.
+
+    It is the index of the largest output; a network with one output answers yes (1) above 1/2.
+
+    Args:
+      outputs: ``(batch, outputs)``.
+
+    Returns:
+      ``(batch,)`` integers.
+    """
+    if outputs.shape[-1] == 1:
+        return (outputs[..., 0] > 0.5).astype(int)
+    return jnp.argmax(outputs, axis=-1)
+
+
+@jax.jit
+def predict(params: Params, inputs: jax.Array) -> jax.Array:
+    """Returns the predicted class of each input, ``(batch,)`` integers; see `classes`.
+
+    Arguments and errors are those of `activations`.
+    """
+    return classes(forward(params, inputs))
+
+
+@jax.jit
+def accuracy(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the share of inputs whose predicted class is that of the one-hot target.
+
+    Arguments and errors are those of `loss`.
+    """
+    check(params, inputs, targets)
+    return jnp.mean(predict(params, inputs) == classes(targets), dtype=inputs.dtype)
+
+
+def sizes(params: Params) -> tuple[int, ...]:
+    """Returns the widths from the inputs to the outputs, e.g. ``(784, 256, 128, 10)``."""
+    return (params[0].weight.shape[0], *(layer.weight.shape[1] for layer in params))
+
+
+def check(params: Params, inputs: jax.Array, targets: jax.Array | None = None) -> None:
+    """Raises what would otherwise fail deep inside, or broadcast in silence.
+
+    Args:
+      params: layers that must fit each other.
+      inputs: must be ``(batch, inputs)`` with one row at least.
+      targets: must be ``(batch, outputs)``, if given.
+
+    Raises:
+      ValueError: shapes that do not fit, or an empty batch.
+      TypeError: dtypes that do not fit, or arguments that are not arrays.
+    """
+    if not isinstance(params, tuple | list) or not params:
+        raise TypeError(f"params must be a non-empty tuple of Layer, got {_describe(params)}")
+    width, dtype = None, None
+    for index, layer in enumerate(params):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"params[{index}] must be a Layer, got {_describe(layer)}")
+        rows = "inputs" if width is None else width
+        weight_name, bias_name = f"params[{index}].weight", f"params[{index}].bias"
+        _check_array(weight_name, layer.weight, dtype)
+        shape = jnp.shape(layer.weight)
+        if len(shape) != 2 or (width is not None and shape[0] != width):
+            raise ValueError(f"{weight_name} must have shape ({rows}, outputs), got {shape}")
+        width, dtype = shape[1], jnp.result_type(layer.weight)
+        if layer.bias is not None:
+            _check_array(bias_name, layer.bias, dtype)
+            if jnp.shape(layer.bias) != (width,):
+                raise ValueError(
+                    f"{bias_name} must have shape ({width},), got {jnp.shape(layer.bias)}"
+                )
+
+    _check_array("inputs", inputs, dtype)
+    shape, fan_in = jnp.shape(inputs), jnp.shape(params[0].weight)[0]
+    if len(shape) != 2 or shape[1] != fan_in:
+        raise ValueError(f"inputs must have shape (batch, {fan_in}), got {shape}")
+    if shape[0] == 0:
+        raise ValueError("inputs must have at least one row, got an empty batch")
+    if targets is not None:
+        _check_array("targets", targets, dtype)
+        if jnp.shape(targets) != (shape[0], width):
+            raise ValueError(
+                f"targets must have shape ({shape[0]}, {width}), got {jnp.shape(targets)}"
+            )
+
+
+def save(path: str | os.PathLike, params: Params) -> None:
+    """Writes parameters to an ``.npz`` file, each array under its path in the pytree.
+
+    The names are ``[0].weight``, ``[0].bias``, ``[1].weight`` and so on. The file appears whole or
+    not at all.
+
+    Raises:
+      ValueError: a path that does not end in ``.npz``.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"path must end in .npz, got {path}")
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez(
+        partial, **{jax.tree_util.keystr(place): np.asarray(leaf) for place, leaf in leaves}
+    )
+    partial.replace(path)
+
+
+def load(path: str | os.PathLike) -> Params:
+    """Reads the parameters that `save` wrote.
+
+    float64 parameters become float32 unless ``jax_enable_x64`` is on, as everywhere in JAX.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a file that does not hold a network's parameters.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f"{path} is not an .npz file of parameters") from error
+    names = [re.fullmatch(r"\[(\d+)\]\.(weight|bias)", name) for name in arrays]
+    if not all(names) or not names:
+        raise ValueError(
+            f"{path} must hold arrays named [0].weight, [0].bias, ..., got {sorted(arrays)}"
+        )
+    depth = 1 + max(int(name[1]) for name in names if name)
+    if missing := [i for i in range(depth) if f"[{i}].weight" not in arrays]:
+        raise ValueError(f"{path} lacks [{missing[0]}].weight, got {sorted(arrays)}")
+    params = tuple(
+        Layer(*(_as_leaf(arrays.get(f"[{i}].{field}")) for field in Layer._fields))
+        for i in range(depth)
+    )
+    weight = params[0].weight
+    check(params, jnp.zeros((1, weight.shape[0] if weight.ndim else 0), weight.dtype))
+    return params
+
+
+def _as_leaf(array: np.ndarray | None) -> jax.Array | None:
+    return None if array is None else jnp.asarray(array)
+
+
+def _is_width(size: object) -> bool:
+    return isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0
+
+
+def _check_array(name: str, array: Any, dtype: Any) -> None:
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise TypeError(f"{name} must be an array, got {_describe(array)}")
+    got = jnp.result_type(array)  # as JAX will see it: NumPy's float64 is float32 without x64
+    if dtype is None and not jnp.issubdtype(got, jnp.floating):
+        raise TypeError(f"{name} must be floating-point, got {got}")
+    if dtype is not None and got != dtype:
+        raise TypeError(f"{name} must have the dtype of params[0].weight, {dtype}, got {got}")
+
+
+def _describe(value: object) -> str:
+    return type(value).__name__

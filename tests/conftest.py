@@ -1,0 +1,75 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnet import data
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+# What a strict user may have set: no silent broadcast to a higher rank, no silent change of dtype.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def archives() -> Path:
+    """The folder of the four MNIST archives."""
+    candidates = [os.environ.get("JAXNET_MANUAL_DIR"), ROOT.parent / "shared" / "mnist"]
+    for folder in (Path(each) for each in candidates if each):
+        if all((folder / name).is_file() for name in data.ARCHIVES):
+            return folder.resolve()
+    pytest.skip("JAXNET_MANUAL_DIR names no folder with the four MNIST archives")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(archives, tmp_path_factory) -> Path:
+    """A data folder in which MNIST is prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    data.load("mnist", data_dir=folder, manual_dir=archives)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Dataset:
+    return data.load("digits", dtype=default_dtype())
+
+
+@pytest.fixture
+def optax_dtypes():
+    """Lets optax mix dtypes: its Adam raises a float to the power of an int32."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Runs a script as a user does, in an empty folder, and returns the finished process."""
+
+    def run(name: str, *flags: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / name), *map(str, flags)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _no_folders_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAXNET_MANUAL_DIR", raising=False)
+    monkeypatch.setenv("JAXNET_DATA_DIR", str(tmp_path / "jaxnet-data"))
+
+
+def default_dtype() -> np.dtype:
+    return np.dtype(jax.numpy.result_type(float))
