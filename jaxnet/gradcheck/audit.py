@@ -1,6 +1,7 @@
 """The audit of a gradient: the one given, JAX's own and finite differences, leaf by leaf."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ _ROUND_OFF_FACTOR = 4.0
 
 
 class GradientError(AssertionError):
-    """A gradient that did not pass; the message is the report."""
+    """A gradient that did not pass; the first line of the message names the leaf, the rest
+    is the report."""
 
 
 class LeafReport(NamedTuple):
@@ -114,7 +116,7 @@ class Report(NamedTuple):
         """Raises `GradientError` unless the verdict is ``"pass"``."""
         if self.verdict != "pass":
             raise GradientError(
-                f"{self.worst.path}: gradient {self.verdict}, relative error "
+                f"the gradient in {self.worst.path}: {self.verdict}, relative error "
                 f"{_largest_error(self.worst):.1e}\n{self}"
             )
 
@@ -156,14 +158,14 @@ def check(
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     reference = _reference(f, args, argnums, jax.random.key(0) if key is None else key, samples)
     x = args[argnums]
-    automatic = jax.grad(f, argnums)(*args)
+    automatic = jax.jit(jax.grad(f, argnums))(*args)
     given = gradient(*args) if callable(gradient) else gradient
     if gradient is not None:
         _check_like(given, x)
 
-    tolerance = tolerance or _TOLERANCE[
-        min(jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(x))
-    ]
+    tolerance = (
+        tolerance or _TOLERANCE[min(jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(x))]
+    )
     leaves = []
     columns = (
         jax.tree_util.tree_leaves_with_path(x),
@@ -172,11 +174,12 @@ def check(
         jax.tree.leaves(reference.coordinates),
         jax.tree.leaves(reference.estimates),
     )
-    for (path, leaf), ours, theirs, chosen, estimates in zip(*columns, strict=True):
-        ours, theirs = _flat(ours), _flat(theirs)
+    for (path, leaf), given_leaf, automatic_leaf, chosen, estimates in zip(*columns, strict=True):
+        ours, theirs = _flat(given_leaf), _flat(automatic_leaf)
         autodiff_error = None if gradient is None else _relative_error(ours, theirs)
         difference_error = _relative_error(ours[chosen], estimates)
-        bar = _relative(reference.noise * np.sqrt(len(chosen)), np.linalg.norm(estimates))
+        noise = reference.noise * math.sqrt(len(chosen))
+        bar = _relative(noise, float(np.linalg.norm(estimates)))
         if difference_error == 0:
             bar = 0.0  # equal without rounding, as where f does not depend on the leaf
         if not (difference_error <= tolerance + bar and (autodiff_error or 0.0) <= tolerance):
@@ -210,9 +213,9 @@ def _reference(f, args, argnums, key, samples) -> _Reference:
     coordinates = differences.sample_coordinates(key, args[argnums], samples)
     with jax.enable_x64(True):
         wide = jax.tree.map(_to_float64, args)
-        value = abs(float(f(*wide)))
         estimates = differences.finite_difference_at(f, coordinates, *wide, argnums=argnums)
         estimates = jax.tree.map(np.asarray, estimates)
+        value = abs(float(jax.jit(f)(*wide)))
     step = differences.default_step(np.float64)
     noise = _ROUND_OFF_FACTOR * float(np.finfo(np.float64).eps) * value / step
     return _Reference(coordinates, estimates, noise)
@@ -220,7 +223,7 @@ def _reference(f, args, argnums, key, samples) -> _Reference:
 
 def _to_float64(leaf: Any) -> Any:
     if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-        return jnp.asarray(np.asarray(leaf), jnp.float64)
+        return np.asarray(leaf, np.float64)
     return leaf
 
 

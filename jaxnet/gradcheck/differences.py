@@ -18,7 +18,7 @@ _BLOCK_ELEMENTS = 2**22
 
 
 def default_step(dtype: DTypeLike, scheme: str = "central") -> float:
-    """Returns the step that balances truncation against round-off where f and its derivatives are 1.
+    """Returns the step that balances truncation and round-off where f and its derivatives are 1.
 
     Slide "But how do we figure out what's best?": the errors are O(h) and O(h^2).
 
@@ -66,9 +66,7 @@ def finite_difference(
     """
     x = check_argument(args, argnums)
     coordinates = jax.tree.map(lambda leaf: np.arange(np.size(leaf)), x)
-    values = finite_difference_at(
-        f, coordinates, *args, argnums=argnums, scheme=scheme, step=step
-    )
+    values = finite_difference_at(f, coordinates, *args, argnums=argnums, scheme=scheme, step=step)
     return jax.tree.map(lambda leaf, value: value.reshape(jnp.shape(leaf)), x, values)
 
 
@@ -122,51 +120,50 @@ def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")
-    leaves, treedef = jax.tree.flatten(x)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    return jax.tree.unflatten(
-        treedef,
-        [
-            np.sort(jax.random.permutation(key, np.size(leaf))[:count])
-            for key, leaf in zip(keys, leaves, strict=True)
-        ],
-    )
+    # Drawn on the host: on the device, every size of leaf would compile a program of its own.
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+    def draw(leaf):
+        size = np.size(leaf)
+        return np.sort(generator.choice(size, min(count, size), replace=False, shuffle=False))
+
+    return jax.tree.map(draw, x)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
 def _differences(f, coordinates, args, argnums, scheme, step):
     leaves, treedef = jax.tree.flatten(args[argnums])
-    total = sum(leaf.size for leaf in leaves)
-    block = max(1, _BLOCK_ELEMENTS // total)
-
-    def evaluate(index, leaf):
-        perturbed = treedef.unflatten([*leaves[:index], leaf, *leaves[index + 1 :]])
-        return f(*args[:argnums], perturbed, *args[argnums + 1 :])
+    block = max(1, _BLOCK_ELEMENTS // sum(leaf.size for leaf in leaves))
+    here_value = f(*args) if scheme == "forward" else None
 
     def estimates(index, leaf, chosen):
         leaf = jnp.asarray(leaf)
         flat = leaf.ravel()
         size = jnp.asarray(step or default_step(leaf.dtype, scheme), leaf.dtype)
 
-        def shifted(coordinate, value):
-            return evaluate(index, flat.at[coordinate].set(value).reshape(leaf.shape))
+        def value_at(coordinate, value):
+            perturbed = flat.at[coordinate].set(value).reshape(leaf.shape)
+            x = treedef.unflatten([*leaves[:index], perturbed, *leaves[index + 1 :]])
+            return f(*args[:argnums], x, *args[argnums + 1 :])
 
         def estimate(coordinate):
             here = flat[coordinate]
             h = size * jnp.maximum(jnp.abs(here), 1)
-            above, below = here + h, (here - h if scheme == "central" else here)
-            difference = shifted(coordinate, above) - shifted(coordinate, below)
-            return (difference / (above - below)).astype(leaf.dtype)
+            above = here + h
+            if scheme == "forward":
+                below, difference = here, value_at(coordinate, above) - here_value
+            else:
+                below = here - h
+                # Both at once: f is compiled for one place, not two.
+                ends = jax.vmap(value_at, (None, 0))(coordinate, jnp.stack([above, below]))
+                difference = ends[0] - ends[1]
+            return (difference / (above - below).astype(difference.dtype)).astype(leaf.dtype)
 
         return jax.lax.map(estimate, chosen, batch_size=min(block, len(chosen)))
 
     chosen = treedef.flatten_up_to(coordinates)
-    return treedef.unflatten(
-        [
-            estimates(index, leaf, jnp.asarray(each))
-            for index, (leaf, each) in enumerate(zip(leaves, chosen, strict=True))
-        ]
-    )
+    pairs = zip(leaves, map(jnp.asarray, chosen), strict=True)
+    return treedef.unflatten([estimates(i, leaf, at) for i, (leaf, at) in enumerate(pairs)])
 
 
 def check_argument(args: tuple[Any, ...], argnums: int) -> Any:
