@@ -178,7 +178,7 @@ def _digits() -> _Examples:
 
 def _read_npz(path: Path) -> tuple[_Examples, _Examples | None]:
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:  # np.load may leave it open
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
@@ -249,7 +249,7 @@ def _mnist_family(
     # tensorflow-datasets takes 2 s to read 70,000 prepared examples back, an array file 0.04 s.
     decoded = data_dir / f"{name}-1.npz"
     with contextlib.suppress(OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        with np.load(decoded) as file:
+        with decoded.open("rb") as opened, np.load(opened) as file:
             train, test = (
                 _Examples(file[f"{split}_images"], file[f"{split}_labels"]) for split in _EXAMPLES
             )
@@ -282,9 +282,7 @@ def _is_whole(examples: _Examples, count: int) -> bool:
     )
 
 
-def _find_archives(
-    name: str, data_dir: Path, manual_dir: str | os.PathLike | None
-) -> Path | None:
+def _find_archives(name: str, data_dir: Path, manual_dir: str | os.PathLike | None) -> Path | None:
     """Returns the folder that holds the archives, or None if they are to be downloaded."""
     given = manual_dir or os.environ.get("JAXNET_MANUAL_DIR")
     default = data_dir / "manual" / name
@@ -327,6 +325,7 @@ def _is_reachable(url: str) -> bool:
 def _prepare(name: str, data_dir: Path, archives: Path | None) -> tuple[_Examples, _Examples]:
     """Has tensorflow-datasets download, verify and store the archives; reads all of it back."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     class Idx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Four archives of the IDX format; TFDS's own builder for them needs TensorFlow."""
@@ -336,12 +335,13 @@ def _prepare(name: str, data_dir: Path, archives: Path | None) -> tuple[_Example
 
         def _info(self):
             return self.dataset_info_from_configs(
+                disable_shuffling=True,  # the official order
                 features=tfds.features.FeaturesDict(
                     {
                         "image": tfds.features.Tensor(shape=_IMAGE_SHAPE, dtype=np.uint8),
                         "label": tfds.features.Tensor(shape=(), dtype=np.uint8),
                     }
-                )
+                ),
             )
 
         def _split_generators(self, dl_manager):
@@ -367,12 +367,12 @@ def _prepare(name: str, data_dir: Path, archives: Path | None) -> tuple[_Example
     try:
         with _quiet_unless_terminal():
             builder.download_and_prepare(download_config=config)
-    except tfds.download.download_manager.NonMatchingChecksumError as error:
+    except NonMatchingChecksumError as error:
         where = str(error).partition("downloaded to ")[2].partition(", has wrong")[0]
         raise DataError(
-            f"{where} is truncated, altered or not of {name}: its SHA-256 sum is not the official one"
+            f"{where} is truncated, altered or not of {name}: its SHA-256 sum is wrong"
         ) from error
-    source = builder.as_data_source()
+    source: Any = builder.as_data_source()
 
     def read(split: str) -> _Examples:
         count = _EXAMPLES[split]
