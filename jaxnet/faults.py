@@ -19,7 +19,7 @@ def sign(params, inputs, targets):
 
 
 def factor_two(params, inputs, targets):
-    """The 2 of ``d(error**2) = 2 error`` forgotten, as the slides absorb it in the learning rate."""
+    """The 2 of ``d(error**2) = 2 error`` forgotten; the slides absorb it in the learning rate."""
     value, gradient = backprop.value_and_grad(params, inputs, targets)
     return value, jax.tree.map(lambda leaf: leaf / 2, gradient)
 
@@ -65,7 +65,7 @@ def transposed_weight(params, inputs, targets):
     """
     if not any(layer.weight.shape[0] == layer.weight.shape[1] for layer in params[1:]):
         raise ValueError(
-            f"a transposed weight needs two hidden layers of one width, got sizes {mlp.sizes(params)}"
+            f"a transposed weight needs a square layer above the first, got {mlp.sizes(params)}"
         )
 
     def back(weight):
@@ -92,7 +92,9 @@ CATALOGUE: dict[str, Callable] = {
 def _with_biases(gradient: Params, other: Params) -> Params:
     if gradient[0].bias is None:
         raise ValueError("a fault in the biases needs a network that has them")
-    return tuple(Layer(ours.weight, theirs.bias) for ours, theirs in zip(gradient, other, strict=True))
+    return tuple(
+        Layer(ours.weight, theirs.bias) for ours, theirs in zip(gradient, other, strict=True)
+    )
 
 
 def _hand_written(
