@@ -2,7 +2,9 @@
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +41,7 @@ class Epoch(NamedTuple):
     """One pass over the training set.
 
     Attributes:
-      index: counts from 1.
+      number: counts from 1.
       state: after the epoch; valid until the next epoch begins, which reuses its memory.
       train_loss: mean of the minibatches' losses, each before its update.
       validation_loss: after the epoch; None without a validation set.
@@ -47,7 +49,7 @@ class Epoch(NamedTuple):
       seconds: of wall clock, evaluation included, compilation not.
     """
 
-    index: int
+    number: int
     state: TrainState
     train_loss: float
     validation_loss: float | None
@@ -55,7 +57,7 @@ class Epoch(NamedTuple):
     seconds: float
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """The loss became NaN or infinite; the message names epoch and step."""
 
 
@@ -95,45 +97,87 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     """
     if not 1 <= batch_size <= examples:
         raise ValueError(
-            f"batch_size must be from 1 to {examples}, the size of the training set, got {batch_size}"
+            f"batch_size must be from 1 to the {examples} examples of the training set, "
+            f"got {batch_size}"
         )
     return examples // batch_size
 
 
 def make_epoch(
     value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, batch_size: int
-) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Returns the jitted ``epoch(state, key, index, inputs, targets) -> (state, losses)``.
+) -> jax.stages.Wrapped:
+    """Returns the jitted ``epoch(state, key, number, inputs, targets) -> (state, losses)``.
 
-    ``key`` and ``index`` draw the order of the examples; the remainder that fills no minibatch is
-    left out, others every time. A batch as large as the training set is taken as it lies, without a
+    ``key`` and ``number`` draw the order of the examples; those that fill no minibatch are left
+    out, others every time. A batch as large as the training set is taken as it lies, without a
     copy. ``losses``, ``(steps,)``, are the minibatches' before their updates. The memory of
     ``state`` is donated.
     """
+    step = _make_step(value_and_grad, optimizer)
 
-    def step(state: TrainState, batch: tuple[jax.Array, jax.Array]):
-        loss, gradient = value_and_grad(state.params, *batch)
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, state.params
-        )
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, optimizer_state), loss
-
-    def epoch(state, key, index, inputs, targets):
-        examples = inputs.shape[0]
-        steps = steps_per_epoch(examples, batch_size)
-        if batch_size == examples:
-            state, loss = step(state, (inputs, targets))
+    def epoch(state, key, number, inputs, targets):
+        if batch_size == len(inputs):
+            state, loss = step(state, inputs, targets)
             return state, loss[None]
-        order = jax.random.permutation(jax.random.fold_in(key, index), examples)
-        batches = order[: steps * batch_size].reshape(steps, batch_size)
-        return jax.lax.scan(lambda s, rows: step(s, (inputs[rows], targets[rows])), state, batches)
+        rows = _draw_batches(key, number, len(inputs), batch_size)
+        return jax.lax.scan(lambda s, row: step(s, inputs[row], targets[row]), state, rows)
 
     return jax.jit(epoch, donate_argnums=0)
 
 
+def make_debug_epoch(
+    value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, batch_size: int
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Returns what `make_epoch` does, a step at a time, and looks for NaN after each.
+
+    JAX then names the operation that made it, where of a scan it would name the scan.
+
+    The function raises `DivergedError` that names epoch, step, operation and line.
+    """
+    step = jax.jit(_make_step(value_and_grad, optimizer))
+
+    def epoch(state, key, number, inputs, targets):
+        losses = []
+        for row in _draw_batches(key, number, len(inputs), batch_size):
+            try:
+                with jax.debug_nans(True):
+                    state, loss = step(state, inputs[row], targets[row])
+            except FloatingPointError as error:
+                raise DivergedError(
+                    f"{str(error).splitlines()[0]} in epoch {number}, step {len(losses) + 1}, "
+                    f"at {_last_line_outside_jax(error)}"
+                ) from error
+            losses.append(loss)
+        return state, jnp.stack(losses)
+
+    return epoch
+
+
+def _last_line_outside_jax(error: BaseException) -> str:
+    inside = str(Path(jax.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [each for each in frames if not each.filename.startswith(inside)][-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+
+
+def _make_step(value_and_grad, optimizer):
+    def step(state, inputs, targets):
+        loss, gradient = value_and_grad(state.params, inputs, targets)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(params, optimizer_state), loss
+
+    return step
+
+
+def _draw_batches(key, number, examples: int, batch_size: int) -> jax.Array:
+    steps = steps_per_epoch(examples, batch_size)
+    order = jax.random.permutation(jax.random.fold_in(key, number), examples)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
 @jax.jit
-def evaluate(
+def loss_and_accuracy(
     params: Params, inputs: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns loss and accuracy from one forward pass.
@@ -144,6 +188,47 @@ def evaluate(
     outputs = mlp.forward(params, inputs)
     right = mlp.classes(outputs) == mlp.classes(targets)
     return mlp.mean_squared_error(outputs, targets), jnp.mean(right, dtype=outputs.dtype)
+
+
+class Evaluation(NamedTuple):
+    """What a network makes of a test set.
+
+    Attributes:
+      loss: as `mlp.loss`.
+      accuracy: share of right answers.
+      confusion: ``(classes, classes)`` counts; rows are true classes, columns predicted ones.
+      predicted: ``(n,)`` predicted classes.
+      mistakes: indices of the examples that were got wrong, those with the largest error first.
+    """
+
+    loss: float
+    accuracy: float
+    confusion: np.ndarray
+    predicted: np.ndarray
+    mistakes: np.ndarray
+
+
+def evaluate(params: Params, split: Split) -> Evaluation:
+    """Returns loss, accuracy, confusion matrix and mistakes on examples.
+
+    Raises:
+      ValueError: shapes that do not fit, or no examples.
+      TypeError: dtypes that do not fit.
+    """
+    mlp.check(params, jnp.asarray(split.inputs), jnp.asarray(split.targets))
+    outputs = mlp.forward(params, jnp.asarray(split.inputs))
+    predicted, labels = np.asarray(mlp.classes(outputs)), split.labels
+    errors = np.sum((np.asarray(outputs, np.float64) - split.targets) ** 2, axis=1)
+    classes = split.targets.shape[1]
+    pairs = np.bincount(labels * classes + predicted, minlength=classes**2)
+    wrong = np.flatnonzero(predicted != labels)
+    return Evaluation(
+        loss=float(np.mean(errors)),
+        accuracy=float(np.mean(predicted == labels)),
+        confusion=pairs.reshape(classes, classes),
+        predicted=predicted,
+        mistakes=wrong[np.argsort(-errors[wrong], kind="stable")],
+    )
 
 
 class Fit(NamedTuple):
@@ -168,13 +253,14 @@ def fit(
     value_and_grad: ValueAndGrad = backprop.value_and_grad,
     batch_size: int,
     epochs: int,
+    debug_nans: bool = False,
 ) -> Fit:
     """Compiles a training run and returns it, to be run epoch by epoch::
 
         run = train.fit(params, dataset.train, key=key, optimizer=optax.adam(1e-3), batch_size=128,
                         epochs=10)
         for epoch in run.epochs:
-            print(epoch.index, epoch.train_loss)
+            print(epoch.number, epoch.train_loss)
 
     Args:
       params: where to start; not changed.
@@ -185,11 +271,12 @@ def fit(
       value_and_grad: of the loss; hand-written by default, ``GRADIENTS["auto"]`` is JAX's.
       batch_size: from 1 to the number of examples.
       epochs: 1 or more.
+      debug_nans: whether to look for NaN after every step and name the operation; slower.
 
     Raises:
       ValueError: shapes that do not fit, or a batch size or a number of epochs out of range.
       TypeError: dtypes that do not fit.
-      Diverged: while running, when the loss is not finite.
+      DivergedError: while running, when the loss is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be 1 or more, got {epochs}")
@@ -199,29 +286,30 @@ def fit(
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
     state = TrainState(params, optimizer.init(params))
     data = jax.device_put((train.inputs, train.targets))
-    held_out = validation and jax.device_put((validation.inputs, validation.targets))
-    # Compiled ahead, so that a run has one program: shapes that differ are errors, not compilations.
-    run_epoch = (
-        make_epoch(value_and_grad, optimizer, batch_size)
-        .lower(state, key, np.uint32(1), *data)
-        .compile()
-    )
-    run_evaluate = held_out and evaluate.lower(params, *held_out).compile()
+    held_out = () if validation is None else jax.device_put((validation.inputs, validation.targets))
+    if debug_nans:
+        run_epoch = make_debug_epoch(value_and_grad, optimizer, batch_size)
+    else:
+        # Compiled ahead, so that a run is one program: other shapes are errors, not compilations.
+        epoch = make_epoch(value_and_grad, optimizer, batch_size)
+        run_epoch = epoch.lower(state, key, np.uint32(1), *data).compile()
+    run_validation = loss_and_accuracy.lower(params, *held_out).compile() if held_out else None
     compile_seconds = time.perf_counter() - start
 
     def run(state: TrainState) -> Iterator[Epoch]:
-        for index in range(1, epochs + 1):
+        for number in range(1, epochs + 1):
             start = time.perf_counter()
-            state, losses = run_epoch(state, key, np.uint32(index), *data)
-            evaluation = run_evaluate(state.params, *held_out) if run_evaluate else (None, None)
-            losses, evaluation = jax.device_get((losses, evaluation))
-            if not np.isfinite(losses).all():
-                step = int(np.argmin(np.isfinite(losses)))
-                raise Diverged(
-                    f"the loss is {losses[step]} in epoch {index}, step {step + 1} of {steps}"
+            state, losses = run_epoch(state, key, jax.device_put(np.uint32(number)), *data)
+            metrics = run_validation(state.params, *held_out) if run_validation else (None, None)
+            losses, metrics = jax.device_get((losses, metrics))  # the epoch's only wait
+            finite = np.isfinite(losses)
+            if not finite.all():
+                step = int(np.argmin(finite))
+                raise DivergedError(
+                    f"the loss is {losses[step]} in epoch {number}, step {step + 1} of {steps}"
                 )
-            loss, accuracy = (None if value is None else float(value) for value in evaluation)
             train_loss = float(np.mean(losses, dtype=np.float64))
-            yield Epoch(index, state, train_loss, loss, accuracy, time.perf_counter() - start)
+            loss, accuracy = (None if value is None else float(value) for value in metrics)
+            yield Epoch(number, state, train_loss, loss, accuracy, time.perf_counter() - start)
 
     return Fit(run(state), compile_seconds)
