@@ -1,0 +1,178 @@
+"""The pictures of a run, drawn from its record."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnet import record
+
+_STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "figure.dpi": 120,
+    "font.size": 9,
+    "legend.frameon": False,
+}
+_BLUE, _ORANGE = "#2f6db5", "#d97a1d"
+_MAX_NEURONS = 64
+_MAX_MISTAKES = 24
+
+
+def draw_run(directory: str | os.PathLike) -> list[Path]:
+    """Draws the pictures of a finished run into its folder.
+
+    They are ``training.png`` (loss and accuracy over epochs), ``weights.png`` (the first layer as
+    heat maps), ``confusion.png`` and ``mistakes.png`` (the worst, with their images), the last only
+    if there are any.
+
+    Args:
+      directory: the folder of a `record.Record` that holds its metrics, summary and parameters.
+
+    Returns:
+      The paths of the files written.
+    """
+    directory = Path(directory)
+    summary = record.read_json(directory / record.SUMMARY)
+    with np.load(directory / record.PARAMS) as params:
+        weight = params["[0].weight"].astype(float)
+    figures = {
+        "training.png": lambda: training(list(record.read_metrics(directory)), summary),
+        "weights.png": lambda: first_layer(weight, tuple(summary["image_shape"])),
+        "confusion.png": lambda: confusion(np.array(summary["confusion"])),
+    }
+    if worst := record.read_json(directory / record.MISTAKES):
+        figures["mistakes.png"] = lambda: mistakes(worst, summary["test_examples"])
+    paths = []
+    with mpl.rc_context(_STYLE):
+        for name, draw in figures.items():
+            draw().savefig(directory / name)
+            paths.append(directory / name)
+    return paths
+
+
+def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
+    """Returns loss and accuracy over epochs, with the final test result as a dotted line."""
+    epochs = [line["epoch"] for line in metrics]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    marker = "o" if len(epochs) == 1 else ""
+    loss.plot(epochs, [m["train_loss"] for m in metrics], _BLUE, marker=marker, label="training")
+    held_out = [m for m in metrics if m["validation_loss"] is not None]
+    if held_out:
+        epochs = [m["epoch"] for m in held_out]
+        values = [m["validation_loss"] for m in held_out]
+        loss.plot(epochs, values, _ORANGE, marker=marker, label="validation")
+        values = [100 * m["validation_accuracy"] for m in held_out]
+        accuracy.plot(epochs, values, _ORANGE, marker=marker, label="validation")
+    loss.axhline(summary["test_loss"], color="0.4", ls=":", label="test, at the end")
+    loss.set(title="Mean squared error", xlabel="epoch", yscale="log")
+    test = 100 * summary["test_accuracy"]
+    accuracy.axhline(test, color="0.4", ls=":", label=f"test, at the end: {test:.2f}%")
+    accuracy.set(title="Accuracy (%)", xlabel="epoch")
+    for axes in (loss, accuracy):
+        axes.legend()
+    return figure
+
+
+def first_layer(weight: np.ndarray, image_shape: tuple[int, int]) -> Figure:
+    """Returns the weights into each neuron of the first layer, as an image of the input's shape.
+
+    Args:
+      weight: ``(height * width, neurons)``; of many neurons, those with the largest norm are shown.
+      image_shape: ``(height, width)``.
+    """
+    order = np.argsort(-np.linalg.norm(weight, axis=0), kind="stable")[:_MAX_NEURONS]
+    images = weight[:, order].T.reshape(-1, *image_shape)
+    mosaic, _ = _mosaic(images, columns=math.ceil(math.sqrt(1.6 * len(images))))
+    limit = float(np.percentile(np.abs(images), 99.5)) or 1.0
+    figure = Figure(figsize=(8, 7.4 * mosaic.shape[0] / mosaic.shape[1] + 0.5), layout="tight")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    shown = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    some = f", the {len(order)} largest of {weight.shape[1]}" * (len(order) < weight.shape[1])
+    axes.set_title(f"First-layer weights{some}")
+    figure.colorbar(shown, ax=axes, shrink=0.7, pad=0.02)
+    return figure
+
+
+def confusion(matrix: np.ndarray) -> Figure:
+    """Returns the confusion matrix; colour shows the mistakes, so that they can be seen.
+
+    Args:
+      matrix: ``(classes, classes)`` counts; rows are true classes, columns predicted ones.
+    """
+    classes = len(matrix)
+    size = max(4.0, 0.45 * min(classes, 40))
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    wrong = np.where(np.eye(classes, dtype=bool), 0, matrix)
+    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(5, wrong.max()))
+    if classes <= 20:
+        for (true, predicted), count in np.ndenumerate(matrix):
+            dark = true != predicted and count > max(5, wrong.max()) / 2
+            axes.text(
+                predicted,
+                true,
+                str(count) if count else "",
+                ha="center",
+                va="center",
+                color="white" if dark else "black",
+                fontweight="bold" if true == predicted else "normal",
+                fontsize=7,
+            )
+        axes.set(xticks=range(classes), yticks=range(classes))
+    right = np.trace(matrix)
+    axes.set(
+        title=f"{right:,} of {matrix.sum():,} right", xlabel="predicted class", ylabel="true class"
+    )
+    return figure
+
+
+def mistakes(worst: list[dict[str, Any]], examples: int) -> Figure:
+    """Returns the images that the network got most wrong.
+
+    Args:
+      worst: mistakes in order, each with ``image`` (rows of grey levels, 0 to 255), ``label`` and
+        ``predicted``.
+      examples: size of the set that they are from.
+    """
+    shown = worst[:_MAX_MISTAKES]
+    images = np.array([mistake["image"] for mistake in shown], float)
+    mosaic, corners = _mosaic(images, columns=8, gap=0.35)
+    figure = Figure(figsize=(8, 8 * mosaic.shape[0] / mosaic.shape[1] + 0.6), layout="tight")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+    for mistake, (top, left) in zip(shown, corners, strict=True):
+        middle = left + (images.shape[2] - 1) / 2
+        text = f"{mistake['label']}, not {mistake['predicted']}"
+        axes.text(middle, top - 0.06 * images.shape[1] - 0.5, text, ha="center", fontsize=7)
+    axes.set_title(f"The {len(shown)} worst mistakes among {examples:,} test images", pad=14)
+    return figure
+
+
+def _mosaic(
+    images: np.ndarray, *, columns: int, gap: float = 0.12
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Puts images into one, with gaps of NaN, which are not drawn: one picture draws faster.
+
+    Returns:
+      The mosaic and the ``(top, left)`` of every image in it.
+    """
+    count, height, width = images.shape
+    rows, columns = -(-count // columns), min(columns, count)
+    space = max(1, round(gap * height))
+    corners = [
+        (index // columns * (height + space), index % columns * (width + space))
+        for index in range(count)
+    ]
+    mosaic = np.full((rows * (height + space) - space, columns * (width + space) - space), np.nan)
+    for image, (top, left) in zip(images, corners, strict=True):
+        mosaic[top : top + height, left : left + width] = image
+    return mosaic, corners

@@ -1,0 +1,112 @@
+import json
+
+import jax
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from jaxnet import mlp, plots, record
+
+PICTURES = {"training.png", "weights.png", "confusion.png", "mistakes.png"}
+
+
+def test_a_record_is_whole_at_any_moment(tmp_path):
+    with record.Record(tmp_path / "run", {"epochs": 2}) as log:
+        assert record.read_json(log.path("config.json")) == {"epochs": 2}
+        log.log({"epoch": 1, "train_loss": 0.5})
+        assert list(record.read_metrics(log.directory)) == [{"epoch": 1, "train_loss": 0.5}]
+        log.log({"epoch": 2, "train_loss": 0.25})
+        log.finish({"test_accuracy": 0.9})
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == {"test_accuracy": 0.9}
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_new_record_leaves_nothing_of_the_old_and_all_else(tmp_path):
+    with record.Record(tmp_path, {"run": 1}) as log:
+        log.log({"epoch": 1})
+        log.finish({"test_accuracy": 0.9})
+        log.path("training.png").touch()
+    (tmp_path / "notes.txt").write_text("mine")
+    with record.Record(tmp_path, {"run": 2}):
+        pass
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "notes.txt"}
+    assert not list(record.read_metrics(tmp_path))
+
+
+def test_check_writable_leaves_no_trace(tmp_path):
+    record.check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError, match="file is not a folder"):
+            record.check_writable(place)
+
+
+def test_environment_names_what_a_measurement_depends_on():
+    environment = record.environment()
+    assert environment["versions"]["jax"] == jax.__version__
+    assert environment["platform"] == jax.default_backend()
+    assert environment["cpus"] >= 1
+    assert environment["dtype"] in ("float32", "float64")
+    json.dumps(environment)
+
+
+def make_run(directory, *, epochs, wrong, validated=True):
+    """Writes a record as the script does, of numbers made up here."""
+    confusion = np.diag([30, 20, 10])
+    confusion[0, 1] = wrong
+    mistake = {"index": 3, "label": 0, "predicted": 1, "image": np.full((4, 5), 128).tolist()}
+    with record.Record(directory, {}) as log:
+        for epoch in range(1, epochs + 1):
+            held_out = (0.5, 0.9) if validated else (None, None)
+            keys = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
+            log.log(dict(zip(keys, (epoch, 1 / epoch, *held_out), strict=True)))
+        mlp.save(log.path(record.PARAMS), mlp.init(jax.random.key(0), (20, 70, 3)))
+        record.write_json(log.path(record.MISTAKES), [mistake] * wrong)
+        log.finish(
+            {
+                "test_loss": 0.4,
+                "test_accuracy": 60 / (60 + wrong),
+                "test_examples": 60 + wrong,
+                "image_shape": [4, 5],
+                "confusion": confusion.tolist(),
+            }
+        )
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+@pytest.mark.parametrize("validated", [True, False])
+def test_pictures_are_drawn_from_the_record(tmp_path, epochs, validated):
+    make_run(tmp_path, epochs=epochs, wrong=9, validated=validated)
+    paths = plots.draw_run(tmp_path)
+    assert {path.name for path in paths} == PICTURES
+    for path in paths:
+        picture = mpl.image.imread(path)
+        assert min(picture.shape[:2]) > 100
+        assert picture[..., :3].std() > 0.02  # not blank
+
+
+def test_no_mistakes_no_picture_of_them(tmp_path):
+    make_run(tmp_path, epochs=2, wrong=0)
+    assert {path.name for path in plots.draw_run(tmp_path)} == PICTURES - {"mistakes.png"}
+
+
+def test_weights_are_shown_where_they_belong():
+    """The largest neuron first, each weight at its pixel."""
+    weight = np.zeros((6, 3))
+    weight[:, 1] = [1, 2, 3, 4, 5, 6]
+    weight[0, 2] = 1
+    (axes, _) = plots.first_layer(weight, (2, 3)).axes
+    shown = np.ma.filled(axes.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(shown[:2, :3], [[1, 2, 3], [4, 5, 6]])
+    assert shown[0, 4] == 1
+
+
+def test_mosaic_leaves_nothing_out():
+    images = np.arange(1, 5 * 6 + 1, dtype=float).reshape(5, 2, 3)
+    mosaic, corners = plots._mosaic(images, columns=2)
+    for image, (top, left) in zip(images, corners, strict=True):
+        np.testing.assert_array_equal(mosaic[top : top + 2, left : left + 3], image)
+    assert np.nansum(mosaic) == images.sum()
