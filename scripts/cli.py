@@ -1,0 +1,149 @@
+"""What the scripts share: flags that explain themselves, errors of one line, a polite Ctrl-C."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import numpy as np
+
+from jaxnet import gradcheck, mlp
+
+_LARGEST = float(np.finfo(np.float32).max)
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class StopError(Exception):
+    """Ends a script with one line on standard error and an exit status."""
+
+    def __init__(self, message: object, status: int = BAD_INPUT):
+        super().__init__(" ".join(str(message).split()))
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a bad flag in one line."""
+
+    def __init__(self, description: str | None, **options):
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=layout, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with status 2, without the usage that argparse puts before the message."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which data to load, and where it lies."""
+    add = parser.add_argument
+    add("--dataset", help="digits (default), mnist, fashion_mnist or the path of a .npz file")
+    add("--data-dir", type=Path, help="where prepared data is kept ($JAXNET_DATA_DIR)")
+    add("--manual-dir", type=Path, help="folder with downloaded archives ($JAXNET_MANUAL_DIR)")
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which network to make, from which seed, and on which device."""
+    add = parser.add_argument
+    add("--hidden", type=widths, metavar="256,128", help="widths of the hidden layers, or none")
+    add("--no-bias", dest="bias", action="store_false", help="layers without biases")
+    add("--init", choices=mlp.SCHEMES, help="distribution of the first parameters")
+    add("--seed", type=natural_number)
+    add("--platform", choices=("cpu", "cuda", "tpu"), help="by default the best there is")
+
+
+def run(program: str, main, *args) -> int:
+    """Calls a script's main function and turns what stops it into a line and an exit status."""
+    try:
+        return main(*args)
+    except StopError as stop:
+        print(f"{program}: error: {stop}", file=sys.stderr)
+        return stop.status
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def positive_integer(text: str) -> int:
+    """Parses 1, 2, 3, ..."""
+    return _number(text, int, lambda value: value > 0, "a positive integer")
+
+
+def natural_number(text: str) -> int:
+    """Parses 0, 1, 2, ... up to what a key of `jax.random` takes on every configuration."""
+    return _number(text, int, lambda value: 0 <= value < 2**31, "an integer from 0 to 2147483647")
+
+
+def positive_number(text: str) -> float:
+    """Parses a positive number that float32 can hold."""
+    return _number(text, float, lambda value: 0 < value <= _LARGEST, "a positive number")
+
+
+def share(text: str) -> float:
+    """Parses a number in [0, 1)."""
+    return _number(text, float, lambda value: 0 <= value < 1, "a number in [0, 1)")
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Parses widths of hidden layers, ``256,128``; ``none`` for a network without any."""
+    if text == "none":
+        return ()
+    return tuple(positive_integer(each) for each in text.split(","))
+
+
+@contextmanager
+def polite_interrupt() -> Iterator[list[int]]:
+    """Yields a list that fills when Ctrl-C is pressed, so that a loop can end between its turns.
+
+    Pressed once more, Ctrl-C interrupts as usual.
+    """
+    pressed: list[int] = []
+
+    def handle(number, frame):
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def select_device(platform: str | None, x64: bool) -> None:
+    """Configures JAX, before its first use, and proves that the platform is there.
+
+    Raises:
+      StopError: where it is not; JAX would fall back on another, or fail later.
+    """
+    if x64:
+        jax.config.update("jax_enable_x64", True)
+    if platform:
+        jax.config.update("jax_platforms", platform)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for a plugin not installed
+        why = f": {error}" if str(error) else ""
+        raise StopError(f"--platform {platform}: JAX finds no such device{why}") from error
+
+
+def require_agreement(report: gradcheck.Report) -> None:
+    """Stops a script whose gradients disagree, with the leaf named."""
+    try:
+        report.raise_if_failed()
+    except gradcheck.GradientError as error:
+        raise StopError(str(error).splitlines()[0], FAILED) from error
+
+
+def _number(text, kind, valid, expected):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not valid(value):
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+    return value

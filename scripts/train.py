@@ -1,0 +1,367 @@
+"""Trains the sigmoid network by a backward pass written by hand, and records the run.
+
+  python scripts/train.py                                    the embedded digits, in seconds
+  python scripts/train.py --dataset mnist                    784-256-128-10 on MNIST
+  python scripts/train.py --preset lecture --iterations 100  the lecture's program, shortened
+
+Exit status: 0 after a run; 1 if the gradients disagree or the loss stops being finite; 2 for bad
+input; 130 after Ctrl-C, which keeps the record of what was done.
+"""
+
+import time
+
+START = time.perf_counter()  # before the imports: whoever waits for a run waits for them too
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cli
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from jaxnet import backprop, data, gradcheck, mlp, record, train
+
+DEFAULTS: dict[str, Any] = {
+    "dataset": "digits",
+    "preset": None,
+    "bias": True,
+    "init": "glorot",
+    "gradient": "hand",
+    "optimizer": "adam",
+    "schedule": "cosine",
+    "validation_split": 0.1,
+    "seed": 0,
+    "platform": None,
+    "x64": False,
+    "check_gradients": True,
+    "debug_nans": False,
+    "progress": "auto",
+    "data_dir": None,
+    "manual_dir": None,
+}
+# Chosen on the validation splits; results/README.md shows how.
+SMALL: dict[str, Any] = {"hidden": (64,), "learning_rate": 0.01, "batch_size": 32, "epochs": 100}
+LARGE: dict[str, Any] = {
+    "hidden": (256, 128),
+    "learning_rate": 0.005,
+    "batch_size": 64,
+    "epochs": 25,
+}
+SMALL_IMAGES = 10_000
+# Slide "Vectorized weight updates".
+LECTURE: dict[str, Any] = {
+    "dataset": "mnist",
+    "hidden": (256, 128),
+    "bias": False,
+    "init": "lecture",
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "epochs": 5_000,
+    "validation_split": 0.0,
+    "check_gradients": False,
+    "progress": "lines",
+}
+LECTURE_RATE = 1e-5  # on a gradient summed over the images, without the factor 2
+CHECK_BATCH = 256  # images on which the gradients are compared
+WORST = 24  # mistakes that are kept with their images
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run, as its flags, its preset and its dataset make it."""
+
+    dataset: str
+    preset: str | None
+    hidden: tuple[int, ...]
+    bias: bool
+    init: str
+    gradient: str
+    optimizer: str
+    schedule: str
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    validation_split: float
+    seed: int
+    platform: str | None
+    x64: bool
+    check_gradients: bool
+    debug_nans: bool
+    progress: str
+    out: Path
+    data_dir: Path | None
+    manual_dir: Path | None
+
+
+def parse(argv: list[str] | None = None) -> dict[str, Any]:
+    """Returns the configuration as far as it does not depend on the data.
+
+    Exits with status 2 and one line on standard error if the command line is wrong.
+    """
+    parser = cli.Parser(__doc__, argument_default=argparse.SUPPRESS)  # only what is given
+    add = parser.add_argument
+    cli.add_data_flags(parser)
+    add("--preset", choices=("lecture",), help="the lecture's program; other flags override it")
+    add("--iterations", type=cli.positive_integer, help="of the lecture's 5,000, how many to do")
+    cli.add_network_flags(parser)
+    add("--gradient", choices=tuple(train.GRADIENTS), help="by hand (default) or jax.grad")
+    add("--optimizer", choices=train.OPTIMIZERS)
+    add("--schedule", choices=("cosine", "constant"), help="of the learning rate over the run")
+    add("--learning-rate", type=cli.positive_number, help="on the loss averaged over the batch")
+    add("--batch-size", type=cli.positive_integer)
+    add("--epochs", type=cli.positive_integer)
+    add("--validation-split", type=cli.share, help="share of the training set to hold out")
+    add("--x64", action="store_true", help="compute in float64")
+    add(
+        "--check-gradients",
+        action=argparse.BooleanOptionalAction,
+        help="first compare the hand-written gradient, jax.grad and differences",
+    )
+    add("--debug-nans", action="store_true", help="stop at the operation that makes a NaN (slow)")
+    add("--progress", choices=("auto", "bar", "lines", "none"))
+    add("--out", type=Path, help="folder of the record (results/<dataset>)")
+    given = vars(parser.parse_args(argv))
+    if "iterations" in given:
+        if "preset" not in given:
+            parser.error("argument --iterations: needs --preset lecture; or use --epochs")
+        given["epochs"] = given.pop("iterations")
+    return DEFAULTS | (LECTURE if "preset" in given else {}) | given
+
+
+def configure(flags: dict[str, Any], dataset: data.Dataset) -> Config:
+    """Completes the configuration with what suits the dataset."""
+    images = len(dataset.train.inputs)
+    recipe = dict(SMALL if images <= SMALL_IMAGES else LARGE)
+    recipe["batch_size"] = min(recipe["batch_size"], images)
+    if flags["preset"]:
+        recipe |= {"batch_size": images, "learning_rate": LECTURE_RATE * images / 2}
+    recipe["out"] = Path("results") / (flags["preset"] or dataset.name)
+    return Config(**(recipe | flags))
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """Returns the configuration as plain values."""
+    values = dataclasses.asdict(config)
+    return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
+
+
+def say(line: object) -> None:
+    """Prints at once, so that a pipe shows progress too."""
+    print(line, flush=True)
+
+
+def load(flags: dict[str, Any]) -> tuple[Config, data.Dataset]:
+    """Returns dataset and configuration once both are known to be good."""
+    try:
+        dataset = data.load(
+            flags["dataset"],
+            validation_split=flags["validation_split"],
+            data_dir=flags["data_dir"],
+            manual_dir=flags["manual_dir"],
+            dtype=jnp.result_type(float),
+        )
+        config = configure(flags, dataset)
+        train.steps_per_epoch(len(dataset.train.inputs), config.batch_size)
+    except ValueError as error:
+        raise cli.StopError(error) from error
+    try:
+        record.check_writable(config.out)
+    except OSError as error:
+        raise cli.StopError(f"--out {config.out} cannot be written: {error}") from error
+    return config, dataset
+
+
+def check_gradients(params: mlp.Params, examples: data.Split, key: jax.Array) -> gradcheck.Report:
+    """Shows that the three gradients agree on a real batch, or stops the run."""
+    batch = min(CHECK_BATCH, len(examples.inputs))
+    report = gradcheck.check(
+        mlp.loss,
+        params,
+        examples.inputs[:batch],
+        examples.targets[:batch],
+        gradient=lambda *args: backprop.value_and_grad(*args)[1],
+        key=key,
+    )
+    say(f"\nthe hand-written gradient on {batch} images\n\n{report}\n")
+    cli.require_agreement(report)
+    return report
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How training ended; without ``params`` if the loss stopped being finite."""
+
+    status: str = "finished"
+    message: str = ""
+    epochs: int = 0
+    seconds: float = 0.0
+    params: mlp.Params | None = None
+
+
+def follow(epochs: Iterable[train.Epoch], log: record.Record, show) -> Outcome:
+    """Trains, logs every epoch, and ends in good order whatever stops it."""
+    outcome = Outcome()
+    with cli.polite_interrupt() as interrupted:
+        try:
+            for epoch in epochs:
+                outcome.epochs, outcome.params = epoch.number, epoch.state.params
+                outcome.seconds += epoch.seconds
+                log.log(
+                    {
+                        "epoch": epoch.number,
+                        "train_loss": epoch.train_loss,
+                        "validation_loss": epoch.validation_loss,
+                        "validation_accuracy": epoch.validation_accuracy,
+                        "seconds": epoch.seconds,
+                    }
+                )
+                show(epoch)
+                if interrupted:
+                    outcome.status, outcome.message = "interrupted", "interrupted by Ctrl-C"
+                    break
+        except train.DivergedError as error:
+            # The parameters of the epoch before have lent their memory to this one.
+            outcome.status, outcome.message, outcome.params = "diverged", str(error), None
+    return outcome
+
+
+def progress_bar(config: Config) -> tqdm.tqdm:
+    """Returns a bar; it stays hidden where lines are printed, or nobody watches."""
+    wanted = config.progress == "bar" or (config.progress == "auto" and sys.stderr.isatty())
+    unit = "iteration" if config.preset else "epoch"
+    return tqdm.tqdm(total=config.epochs, unit=unit, disable=not wanted, dynamic_ncols=True)
+
+
+def show_progress(config: Config, bar: tqdm.tqdm, epoch: train.Epoch) -> None:
+    """Moves the bar, or prints a line: all of the lecture's, some 20 of another run's."""
+    validation = (
+        ""
+        if epoch.validation_accuracy is None
+        else f"  validation {epoch.validation_loss:.4f}, {epoch.validation_accuracy:.2%}"
+    )
+    if not bar.disable:
+        bar.set_postfix_str(f"loss {epoch.train_loss:.4f}{validation}", refresh=False)
+        bar.update()
+    elif config.progress == "none":
+        return
+    elif config.preset:
+        say("[%04d] MSE Loss: %0.3f" % (epoch.number - 1, epoch.train_loss))  # noqa: UP031, the slide's
+    elif epoch.number == 1 or epoch.number % max(1, config.epochs // 20) == 0:
+        say(f"epoch {epoch.number:4d}  loss {epoch.train_loss:.4f}{validation}")
+
+
+def record_test(params: mlp.Params, dataset: data.Dataset, log: record.Record) -> dict[str, Any]:
+    """Tests the trained network, the only use of the test set; writes parameters and mistakes."""
+    mlp.save(log.path(record.PARAMS), params)
+    result = train.evaluate(params, dataset.test)
+    worst = [
+        {
+            "index": int(index),
+            "label": int(dataset.test.labels[index]),
+            "predicted": int(result.predicted[index]),
+            "image": (
+                np.rint(255 * dataset.test.inputs[index])
+                .astype(int)
+                .reshape(dataset.image_shape)
+                .tolist()
+            ),
+        }
+        for index in result.mistakes[:WORST]
+    ]
+    record.write_json(log.path(record.MISTAKES), worst)
+    return {
+        "test_accuracy": result.accuracy,
+        "test_loss": result.loss,
+        "train_loss": train.evaluate(params, dataset.train).loss,
+        "test_examples": len(dataset.test.inputs),
+        "image_shape": dataset.image_shape,
+        "confusion": result.confusion.tolist(),
+    }
+
+
+def draw(config: Config) -> None:
+    """Draws the pictures of the run."""
+    from jaxnet import plots  # here, so that nobody waits for matplotlib before training
+
+    plots.draw_run(config.out)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    flags = parse(argv)
+    cli.select_device(flags["platform"], x64=flags["x64"])
+    config, dataset = load(flags)
+
+    # One key a run; whatever is random folds its purpose into it.
+    key = jax.random.key(config.seed)
+    init_key, order_key, check_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
+    sizes = (dataset.train.inputs.shape[1], *config.hidden, dataset.train.targets.shape[1])
+    params = mlp.init(init_key, sizes, scheme=config.init, bias=config.bias)
+    shape = "-".join(map(str, sizes))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    say(
+        f"{dataset.name}: {len(dataset.train.inputs):,} images; {shape}, {count:,} parameters, "
+        f"{params[0].weight.dtype} on {jax.default_backend()}"
+    )
+    report = check_gradients(params, dataset.train, check_key) if config.check_gradients else None
+
+    steps = train.steps_per_epoch(len(dataset.train.inputs), config.batch_size)
+    decay_steps = config.epochs * steps if config.schedule == "cosine" else None
+    run = train.fit(
+        params,
+        dataset.train,
+        dataset.validation,
+        key=order_key,
+        optimizer=train.make_optimizer(
+            config.optimizer, config.learning_rate, decay_steps=decay_steps
+        ),
+        value_and_grad=train.GRADIENTS[config.gradient],
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        debug_nans=config.debug_nans,
+    )
+    with record.Record(config.out, as_json(config)) as log:
+        with progress_bar(config) as bar:
+            outcome = follow(run.epochs, log, lambda epoch: show_progress(config, bar, epoch))
+        summary = {
+            "status": outcome.status,
+            "dataset": dataset.name,
+            "sizes": sizes,
+            "parameters": count,
+            "epochs": outcome.epochs,
+            "steps": outcome.epochs * steps,
+            "gradient_check": report and report.to_dict(),
+            "environment": record.environment(),
+            "compile_seconds": run.compile_seconds,
+            "train_seconds": outcome.seconds,
+            "total_seconds": time.perf_counter() - START,
+        }
+        if outcome.params is not None:
+            summary |= record_test(outcome.params, dataset, log)
+        log.finish(summary)
+        if outcome.params is not None:
+            draw(config)
+            summary["total_seconds"] = time.perf_counter() - START
+            log.finish(summary)
+            say(
+                f"\ntest accuracy {summary['test_accuracy']:.2%}, "
+                f"loss {summary['test_loss']:.4f} (training {summary['train_loss']:.4f})\n"
+                f"{outcome.epochs:,} epochs, {summary['steps']:,} steps: "
+                f"compilation {run.compile_seconds:.1f} s, training {outcome.seconds:.1f} s, "
+                f"with all else {summary['total_seconds']:.1f} s\n"
+                f"record and pictures in {config.out}"
+            )
+    if outcome.status != "finished":
+        exit_status = {"diverged": cli.FAILED, "interrupted": cli.INTERRUPTED}[outcome.status]
+        raise cli.StopError(f"{outcome.message}; the record is in {config.out}", exit_status)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("train.py", main))

@@ -1,0 +1,439 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import check_gradients
+import cli
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import train as train_script
+
+from jaxnet import backprop, data, faults, mlp, record
+
+from .conftest import ROOT
+
+FILES = {
+    "config.json",
+    "metrics.jsonl",
+    "summary.json",
+    "params.npz",
+    "mistakes.json",
+    "training.png",
+    "weights.png",
+    "confusion.png",
+    "mistakes.png",
+}
+
+
+def call(script, *argv) -> int:
+    """Runs a script in this process, as ``python scripts/...`` would."""
+    x64 = jnp.result_type(float) == jnp.float64
+    try:
+        return cli.run(f"{script.__name__}.py", script.main, [str(each) for each in argv])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    finally:
+        jax.config.update("jax_enable_x64", x64)
+
+
+# --- train.py -------------------------------------------------------------------------------------
+
+
+def test_the_main_job(run_script, tmp_path):
+    """What the README's first command runs, and all that it leaves."""
+    done = run_script("train.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    out = tmp_path / "results" / "digits"
+    assert {path.name for path in out.iterdir()} == FILES
+
+    summary = record.read_json(out / "summary.json")
+    assert summary["status"] == "finished"
+    assert summary["dataset"] == "digits"
+    assert summary["sizes"] == [64, 64, 10]
+    assert summary["test_accuracy"] >= 0.96
+    assert summary["epochs"] == 100
+    assert summary["steps"] == 100 * (1294 // 32)
+    assert summary["gradient_check"]["verdict"] == "pass"
+    assert 0 < summary["compile_seconds"] < summary["total_seconds"]
+    assert 0 < summary["train_seconds"] < summary["total_seconds"]
+    assert summary["environment"]["versions"]["jax"] == jax.__version__
+    assert f"test accuracy {summary['test_accuracy']:.2%}" in done.stdout
+    assert "against jax.grad  against differences" in done.stdout
+
+    config = record.read_json(out / "config.json")
+    assert config["gradient"] == "hand"
+    metrics = list(record.read_metrics(out))
+    assert [line["epoch"] for line in metrics] == list(range(1, 101))
+    assert metrics[-1]["validation_accuracy"] > 0.9
+    assert all(line["seconds"] > 0 for line in metrics)
+
+    # The saved parameters, read with mlp alone, are the network of the summary.
+    params = mlp.load(out / "params.npz")
+    test = data.load("digits", dtype=params[0].weight.dtype).test
+    inputs, targets = map(jax.numpy.asarray, test)
+    assert float(mlp.accuracy(params, inputs, targets)) == pytest.approx(summary["test_accuracy"])
+    assert float(mlp.loss(params, inputs, targets)) == pytest.approx(summary["test_loss"], rel=1e-5)
+    confusion = np.array(summary["confusion"])
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(summary["test_accuracy"])
+    mistakes = record.read_json(out / "mistakes.json")
+    assert len(mistakes) == min(24, confusion.sum() - np.trace(confusion))
+    for mistake in mistakes:
+        index = mistake["index"]
+        assert mistake["label"] == test.labels[index] != mistake["predicted"]
+        image = np.array(mistake["image"]) / 255
+        np.testing.assert_allclose(image.ravel(), test.inputs[index], atol=0.003)
+
+
+@pytest.mark.mnist
+def test_mnist_trains_with_its_own_recipe(run_script, mnist_dir, tmp_path):
+    flags = ("--dataset", "mnist", "--data-dir", mnist_dir, "--epochs", 1, "--no-check-gradients")
+    done = run_script("train.py", *flags, "--out", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = record.read_json(tmp_path / "run" / "summary.json")
+    assert summary["sizes"] == [784, 256, 128, 10]
+    assert summary["gradient_check"] is None
+    assert summary["test_accuracy"] > 0.8
+    assert "jax.grad" not in done.stdout
+
+
+def test_a_users_own_file(run_script, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = rng.uniform(0, 0.4, (60, 5, 5)) + 0.5 * labels[:, None, None]
+    np.savez(tmp_path / "own.npz", images=images, labels=labels)
+    flags = ("--hidden", "none", "--learning-rate", 0.1, "--validation-split", 0)
+    done = run_script("train.py", "--dataset", "own.npz", *flags, "--progress", "none")
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = record.read_json(tmp_path / "results" / "own" / "summary.json")
+    assert summary["sizes"] == [25, 2]
+    assert summary["test_accuracy"] == 1
+    assert np.trace(summary["confusion"]) == 12
+    assert not (tmp_path / "results" / "own" / "mistakes.png").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
+@pytest.mark.usefixtures("optax_dtypes")
+def test_every_optimizer_and_gradient_trains(tmp_path, optimizer):
+    losses = []
+    for gradient in ("hand", "auto"):
+        out = tmp_path / gradient
+        flags = ("--optimizer", optimizer, "--gradient", gradient, "--schedule", "constant")
+        assert call(train_script, *flags, "--epochs", 2, "--out", out, "--no-check-gradients") == 0
+        losses.append([line["train_loss"] for line in record.read_metrics(out)])
+    assert losses[0][1] < losses[0][0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-2)
+
+
+@pytest.mark.usefixtures("optax_dtypes")
+def test_seed_and_flags_reach_the_run(tmp_path):
+    flags = ("--epochs", 1, "--no-check-gradients", "--no-bias", "--hidden", "8,7", "--progress")
+    runs = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / name
+        assert call(train_script, *flags, "none", "--seed", seed, "--out", out) == 0
+        runs[name] = mlp.load(out / "params.npz")
+    assert mlp.sizes(runs["a"]) == (64, 8, 7, 10)
+    assert all(layer.bias is None for layer in runs["a"])
+    jax.tree.map(np.testing.assert_array_equal, runs["a"], runs["b"])
+    assert not np.array_equal(runs["a"][0].weight, runs["c"][0].weight)
+
+
+def test_x64_computes_in_float64(run_script, tmp_path):
+    done = run_script("train.py", "--x64", "--epochs", 2, "--out", "run", JAX_ENABLE_X64="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = record.read_json(tmp_path / "run" / "summary.json")
+    assert summary["environment"]["dtype"] == "float64"
+    for leaf in summary["gradient_check"]["leaves"]:
+        assert leaf["autodiff_error"] < 1e-12
+        assert leaf["difference_error"] < 1e-7
+
+
+@pytest.mark.parametrize("name", ["sign", "zero-leaf", "bias-of-one-example"])
+@pytest.mark.usefixtures("optax_dtypes")
+def test_gradients_that_disagree_stop_the_run(tmp_path, monkeypatch, capsys, name):
+    right = backprop.value_and_grad
+
+    def wrong(*args):
+        with monkeypatch.context() as patch:
+            patch.setattr(backprop, "value_and_grad", right)
+            return faults.CATALOGUE[name](*args)
+
+    monkeypatch.setattr(backprop, "value_and_grad", wrong)
+    assert call(train_script, "--check-gradients", "--out", tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train.py: error: the gradient in [")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_record(run_script, tmp_path):
+    flags = ("--learning-rate", 3e38, "--no-check-gradients", "--out", "run")
+    done = run_script("train.py", *flags, JAX_ENABLE_X64="0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "the loss is nan in epoch 1, step " in line
+    assert record.read_json(tmp_path / "run" / "config.json")["learning_rate"] == 3e38
+    summary = record.read_json(tmp_path / "run" / "summary.json")
+    assert summary["status"] == "diverged"
+    assert summary["epochs"] == 0
+
+
+def test_ctrl_c_keeps_the_record(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--epochs", "1000000", "--out", "run"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "train.py: error: interrupted by Ctrl-C; the record is in run\n"
+    summary = record.read_json(tmp_path / "run" / "summary.json")
+    assert summary["status"] == "interrupted"
+    assert summary["epochs"] == len(list(record.read_metrics(tmp_path / "run"))) >= 1
+    assert mlp.sizes(mlp.load(tmp_path / "run" / "params.npz")) == (64, 64, 10)
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= FILES - {"mistakes.png"}
+
+
+def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    flags = ("--epochs", "3", "--out", "run", "--no-check-gradients")
+    command = [sys.executable, ROOT / "scripts" / "train.py", *flags]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    seen = []
+
+    def read():
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # how Linux tells that the other end is closed
+                return
+            if not part:
+                return
+            seen.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    stdout, _ = process.communicate(timeout=60)
+    reader.join()
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"3/3" in b"".join(seen)
+    assert b"validation" in b"".join(seen)
+    assert "epoch    1" not in stdout
+
+    with_lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert with_lines.stderr == ""
+    assert "epoch    1  loss " in with_lines.stdout
+
+
+BAD_FLAGS = {
+    "--dataset minst": "dataset must be one of digits, mnist, fashion_mnist or a .npz file",
+    "--dataset nowhere.npz": "nowhere.npz does not exist",
+    "--dataset mnist --manual-dir nowhere": "nowhere lacks train-images-idx3-ubyte.gz",
+    "--hidden 0": "argument --hidden: must be a positive integer, got '0'",
+    "--hidden 16,-3": "argument --hidden: must be a positive integer, got '-3'",
+    "--hidden 16,x": "argument --hidden: must be a positive integer, got 'x'",
+    "--hidden 16,": "argument --hidden: must be a positive integer, got ''",
+    "--batch-size 0": "argument --batch-size: must be a positive integer, got '0'",
+    "--batch-size 2.5": "argument --batch-size: must be a positive integer, got '2.5'",
+    "--batch-size 1295": "batch_size must be from 1 to the 1294 examples",
+    "--epochs 0": "argument --epochs: must be a positive integer, got '0'",
+    "--epochs -1": "argument --epochs: must be a positive integer, got '-1'",
+    "--epochs many": "argument --epochs: must be a positive integer, got 'many'",
+    "--learning-rate 0": "argument --learning-rate: must be a positive number, got '0'",
+    "--learning-rate -1": "argument --learning-rate: must be a positive number, got '-1'",
+    "--learning-rate nan": "argument --learning-rate: must be a positive number, got 'nan'",
+    "--learning-rate inf": "argument --learning-rate: must be a positive number, got 'inf'",
+    "--learning-rate fast": "argument --learning-rate: must be a positive number, got 'fast'",
+    "--validation-split 1": "argument --validation-split: must be a number in [0, 1), got '1'",
+    "--validation-split 0.9999": "too few to hold out 0.9999",
+    "--seed -1": "argument --seed: must be an integer from 0 to",
+    "--gradient numeric": "argument --gradient: invalid choice: 'numeric'",
+    "--optimizer lion": "argument --optimizer: invalid choice: 'lion'",
+    "--preset slides": "argument --preset: invalid choice: 'slides'",
+    "--iterations 5": "argument --iterations: needs --preset lecture",
+    "--bogus": "unrecognized arguments: --bogus",
+}
+
+
+@pytest.mark.parametrize("flags", BAD_FLAGS)
+def test_bad_input_is_one_line_and_status_2_and_overwrites_nothing(
+    flags, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text("precious")
+    assert call(train_script, *flags.split(), "--out", "run") == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert BAD_FLAGS[flags] in line
+    assert captured.out == ""
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
+    assert (tmp_path / "run" / "summary.json").read_text() == "precious"
+
+
+def test_out_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("precious")
+    assert call(train_script, "--out", tmp_path / "file" / "run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written" in line
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("script", ["train.py", "check_gradients.py"])
+def test_a_platform_that_is_not_there_is_never_replaced(run_script, script, platform):
+    if jax.default_backend() == {"cuda": "gpu"}.get(platform, platform):
+        pytest.skip(f"this machine has {platform}")
+    done = run_script(script, "--platform", platform)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"{script}: error:")]
+    assert f"--platform {platform}: JAX finds no such device" in lines[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+# --- the lecture's program ------------------------------------------------------------------------
+
+
+def slide(params, inputs, targets, iterations):
+    """The slide's program in NumPy, float64, columns and all; yields its loss."""
+    X, T = np.asarray(inputs, np.float64).T, np.asarray(targets, np.float64).T
+    W1, W2, W3 = (np.array(layer.weight, np.float64).T for layer in params)
+    lr = 1e-5
+
+    def sigmoid(x):
+        return 1.0 / (1.0 + np.e ** (-x))
+
+    for _ in range(iterations):
+        L1 = sigmoid(W1.dot(X))
+        L2 = sigmoid(W2.dot(L1))
+        L3 = sigmoid(W3.dot(L2))
+        dW3 = (L3 - T) * L3 * (1 - L3)
+        dW2 = W3.T.dot(dW3) * (L2 * (1 - L2))
+        dW1 = W2.T.dot(dW2) * (L1 * (1 - L1))
+        W3 -= lr * np.dot(dW3, L2.T)
+        W2 -= lr * np.dot(dW2, L1.T)
+        W1 -= lr * np.dot(dW1, X.T)
+        yield np.sum((L3 - T) ** 2) / len(T.T)
+
+
+def follow_the_slide(run_script, out, dataset, iterations, x64, *flags):
+    """Runs preset and slide from the same weights; returns the losses of both, and the lines."""
+    command = ("--preset", "lecture", "--dataset", dataset.name, "--iterations", iterations)
+    done = run_script(
+        "train.py", *command, *["--x64"] * x64, *flags, "--out", out, JAX_ENABLE_X64="0"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    sizes = (dataset.train.inputs.shape[1], 256, 128, 10)
+    dtype = np.float64 if x64 else np.float32
+    with jax.enable_x64(x64):
+        params = mlp.init(key, sizes, scheme="lecture", bias=False, dtype=dtype)
+        params = jax.tree.map(np.asarray, params)
+    ours = [line["train_loss"] for line in record.read_metrics(out)]
+    theirs = list(slide(params, *dataset.train, iterations))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    return np.array(ours), np.array(theirs), lines
+
+
+@pytest.mark.parametrize(("x64", "bar"), [(False, 1e-6), (True, 1e-12)])
+def test_the_preset_is_the_slides_program(run_script, tmp_path, x64, bar):
+    dataset = data.load("digits", validation_split=0, dtype=np.float64)
+    ours, theirs, lines = follow_the_slide(run_script, tmp_path / "run", dataset, 100, x64)
+    assert len(ours) == 100
+    assert np.max(np.abs(ours / theirs - 1)) < bar
+    assert lines == ["[%04d] MSE Loss: %0.3f" % (i, loss) for i, loss in enumerate(ours)]  # noqa: UP031
+    config = record.read_json(tmp_path / "run" / "config.json")
+    assert config["batch_size"] == 1438
+    assert config["learning_rate"] == pytest.approx(1e-5 * 1438 / 2)
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize(
+    ("iterations", "x64", "bar"),
+    [
+        (3, False, 1e-6),
+        pytest.param(100, False, 1e-6, marks=pytest.mark.slow),
+        pytest.param(100, True, 1e-12, marks=pytest.mark.slow),
+    ],
+)
+def test_the_preset_is_the_slides_program_on_mnist(
+    run_script, tmp_path, mnist_dir, iterations, x64, bar
+):
+    dataset = data.load("mnist", validation_split=0, dtype=np.float64, data_dir=mnist_dir)
+    flags = ("--data-dir", mnist_dir)
+    ours, theirs, _ = follow_the_slide(
+        run_script, tmp_path / "run", dataset, iterations, x64, *flags
+    )
+    assert len(ours) == iterations
+    error = np.max(np.abs(ours / theirs - 1))
+    print(f"largest relative difference of the loss in {iterations} iterations: {error:.1e}")
+    assert error < bar
+
+
+# --- check_gradients.py ---------------------------------------------------------------------------
+
+
+def test_check_gradients_agrees_and_says_so(run_script, tmp_path):
+    done = run_script("check_gradients.py", "--epochs", 2, "--json", "report.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = record.read_json(tmp_path / "report.json")
+    assert report["verdict"] == "pass"
+    assert report["dtype"] == "float64"
+    assert len(report["leaves"]) == 6
+    for leaf in report["leaves"]:
+        assert leaf["path"] in done.stdout
+        assert leaf["autodiff_error"] < 1e-12
+        assert leaf["difference_error"] < 1e-7
+    assert json.dumps(report)
+
+
+@pytest.mark.parametrize("fault", faults.CATALOGUE)
+def test_check_gradients_exits_1_on_every_fault(capsys, fault):
+    assert call(check_gradients, "--fault", fault, "--float32") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "error: the gradient in [" in line or "error: gradient[0].bias must have shape" in line
+
+
+@pytest.mark.parametrize("fault", ["bias-not-summed", "transposed-weight"])
+def test_check_gradients_exits_1_in_float64(run_script, fault):
+    done = run_script("check_gradients.py", "--fault", fault)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--batch-size 1295", "batch_size must be from 1 to the 1294 examples"),
+        ("--samples 0", "argument --samples: must be a positive integer, got '0'"),
+        ("--tolerance 0", "argument --tolerance: must be a positive number, got '0'"),
+        ("--fault none", "argument --fault: invalid choice: 'none'"),
+        ("--fault transposed-weight --hidden 8,9 --float32", "needs a square layer"),
+        ("--fault bias-not-summed --no-bias --float32", "needs a network that has them"),
+        ("--dataset minst --float32", "dataset must be one of"),
+        ("--json setup.py/report.json --float32", "--json setup.py/report.json cannot be written"),
+    ],
+)
+def test_check_gradients_bad_input(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.py").touch()
+    assert call(check_gradients, *flags.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
