@@ -1,0 +1,32 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_there_are_programs():
+    assert len(PROGRAMS) == 3
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["network", "gradcheck", "training"])
+def test_programs_run_as_printed(program, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if "square" in program:
+        assert "5.0e-01" in done.stdout
+        assert done.stdout.splitlines()[-1] == "fail"
+
+
+def test_links_lead_somewhere():
+    for text in ("README.md", "results/README.md", "CONTRIBUTING.md"):
+        page = ROOT / text
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{text} links to {link}"
