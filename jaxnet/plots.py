@@ -47,11 +47,11 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
         "confusion.png": lambda: confusion(np.array(summary["confusion"])),
     }
     if worst := record.read_json(directory / record.MISTAKES):
-        figures["mistakes.png"] = lambda: mistakes(worst, summary["test_examples"])
+        figures["mistakes.png"] = lambda: mistakes(worst, summary)
     paths = []
     with mpl.rc_context(_STYLE):
         for name, draw in figures.items():
-            draw().savefig(directory / name)
+            draw().savefig(directory / name, bbox_inches="tight")
             paths.append(directory / name)
     return paths
 
@@ -134,13 +134,13 @@ def confusion(matrix: np.ndarray) -> Figure:
     return figure
 
 
-def mistakes(worst: list[dict[str, Any]], examples: int) -> Figure:
+def mistakes(worst: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
     """Returns the images that the network got most wrong.
 
     Args:
       worst: mistakes in order, each with ``image`` (rows of grey levels, 0 to 255), ``label`` and
         ``predicted``.
-      examples: size of the set that they are from.
+      summary: of the run, for the size of the test set and the number of mistakes.
     """
     shown = worst[:_MAX_MISTAKES]
     images = np.array([mistake["image"] for mistake in shown], float)
@@ -153,7 +153,10 @@ def mistakes(worst: list[dict[str, Any]], examples: int) -> Figure:
         middle = left + (images.shape[2] - 1) / 2
         text = f"{mistake['label']}, not {mistake['predicted']}"
         axes.text(middle, top - 0.06 * images.shape[1] - 0.5, text, ha="center", fontsize=7)
-    axes.set_title(f"The {len(shown)} worst mistakes among {examples:,} test images", pad=14)
+    confusion = np.array(summary["confusion"])
+    wrong = confusion.sum() - np.trace(confusion)
+    which = f"The {wrong}" if wrong == len(shown) else f"The {len(shown)} worst of {wrong}"
+    axes.set_title(f"{which} mistakes among {summary['test_examples']:,} test images", pad=14)
     return figure
 
 

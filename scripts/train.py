@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
 SMALL: dict[str, Any] = {"hidden": (64,), "learning_rate": 0.01, "batch_size": 32, "epochs": 100}
 LARGE: dict[str, Any] = {
     "hidden": (256, 128),
-    "learning_rate": 0.005,
+    "learning_rate": 0.004,
     "batch_size": 64,
     "epochs": 25,
 }

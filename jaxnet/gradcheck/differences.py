@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 
 SCHEMES = ("central", "forward")
 
-# Floats that one block of perturbed arguments may take: evaluating the function at many points at
-# once is what makes it fast, and this bounds the memory.
+# Evaluating f at many points at once is what makes it fast. As many are taken as would together
+# have so many elements if every argument were copied, which bounds what f makes of them too.
 _BLOCK_ELEMENTS = 2**22
 
 
@@ -133,7 +133,7 @@ def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
 def _differences(f, coordinates, args, argnums, scheme, step):
     leaves, treedef = jax.tree.flatten(args[argnums])
-    block = max(1, _BLOCK_ELEMENTS // sum(leaf.size for leaf in leaves))
+    block = max(1, _BLOCK_ELEMENTS // sum(np.size(leaf) for leaf in jax.tree.leaves(args)))
     here_value = f(*args) if scheme == "forward" else None
 
     def estimates(index, leaf, chosen):
