@@ -77,8 +77,23 @@ def write_json(path: str | os.PathLike, values: Any) -> None:
     """Writes a JSON file, whole or not at all."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.write_text(_layout(values) + "\n")
     partial.replace(path)
+
+
+def _layout(value: Any, margin: str = "") -> str:
+    """Returns JSON with a row of numbers on one line; `json` would give every number a line."""
+    inner = margin + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{json.dumps(name)}: {_layout(each, inner)}" for name, each in value.items()]
+        opening, closing = "{", "}"
+    elif isinstance(value, list | tuple) and any(isinstance(e, dict | list | tuple) for e in value):
+        items = [_layout(each, inner) for each in value]
+        opening, closing = "[", "]"
+    else:
+        return json.dumps(value)
+    lines = ",\n".join(inner + item for item in items)
+    return f"{opening}\n{lines}\n{margin}{closing}"
 
 
 def check_writable(directory: str | os.PathLike) -> None:

@@ -22,6 +22,18 @@ def test_a_record_is_whole_at_any_moment(tmp_path):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
+def test_json_is_laid_out_by_rows_and_means_the_same(tmp_path):
+    values = {
+        "rows": [[1, 2], [3.5, None]],
+        "empty": [[], {}],
+        "text": 'a [ 1,\n 2 ] "b"',
+        "tree": {"leaves": [{"shape": [3, 4], "ok": True}]},
+    }
+    record.write_json(tmp_path / "values.json", values)
+    assert record.read_json(tmp_path / "values.json") == values
+    assert "    [3.5, null]\n" in (tmp_path / "values.json").read_text()
+
+
 def test_a_new_record_leaves_nothing_of_the_old_and_all_else(tmp_path):
     with record.Record(tmp_path, {"run": 1}) as log:
         log.log({"epoch": 1})
