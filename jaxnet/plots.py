@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from jaxnet import record
@@ -57,25 +58,28 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
 
 
 def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
-    """Returns loss and accuracy over epochs, with the final test result as a dotted line."""
+    """Returns loss and validation accuracy over epochs, the final test result as a dotted line."""
     epochs = [line["epoch"] for line in metrics]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    held_out = [line for line in metrics if line["validation_loss"] is not None]
     marker = "o" if len(epochs) == 1 else ""
+    test = f"test, at the end: {summary['test_accuracy']:.2%}"
+    figure = Figure(figsize=(8 if held_out else 4.5, 3.2), layout="constrained")
+    loss, *others = figure.subplots(1, 2 if held_out else 1, squeeze=False)[0]
     loss.plot(epochs, [m["train_loss"] for m in metrics], _BLUE, marker=marker, label="training")
-    held_out = [m for m in metrics if m["validation_loss"] is not None]
-    if held_out:
-        epochs = [m["epoch"] for m in held_out]
-        values = [m["validation_loss"] for m in held_out]
-        loss.plot(epochs, values, _ORANGE, marker=marker, label="validation")
-        values = [100 * m["validation_accuracy"] for m in held_out]
-        accuracy.plot(epochs, values, _ORANGE, marker=marker, label="validation")
+    for accuracy in others:
+        epochs = [line["epoch"] for line in held_out]
+        losses = [line["validation_loss"] for line in held_out]
+        loss.plot(epochs, losses, _ORANGE, marker=marker, label="validation")
+        shares = [100 * line["validation_accuracy"] for line in held_out]
+        accuracy.plot(epochs, shares, _ORANGE, marker=marker, label="validation")
+        accuracy.axhline(100 * summary["test_accuracy"], color="0.4", ls=":", label=test)
+        accuracy.set(title="Accuracy (%)", xlabel="epoch")
     loss.axhline(summary["test_loss"], color="0.4", ls=":", label="test, at the end")
     loss.set(title="Mean squared error", xlabel="epoch", yscale="log")
-    test = 100 * summary["test_accuracy"]
-    accuracy.axhline(test, color="0.4", ls=":", label=f"test, at the end: {test:.2f}%")
-    accuracy.set(title="Accuracy (%)", xlabel="epoch")
-    for axes in (loss, accuracy):
+    # Plain numbers: powers of ten would be set as mathematics, in fonts that a cache may have lost.
+    loss.yaxis.set_major_formatter("{x:g}")
+    loss.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1, 0.5)))
+    for axes in (loss, *others):
         axes.legend()
     return figure
 
