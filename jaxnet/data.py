@@ -7,6 +7,7 @@ TensorFlow. A path that ends in ``.npz`` is the reader's own data.
 
 import contextlib
 import gzip
+import http.client
 import io
 import os
 import struct
@@ -121,10 +122,10 @@ def load(
     else:
         raise DataError(f"dataset must be one of {', '.join(NAMES)} or a .npz file, got '{name}'")
 
+    classes = int(train.labels.max()) + 1
     if test is None:
         train, test = _hold_out(train, _TEST_SHARE, "test")
     train, validation = _hold_out(train, validation_split, "validation")
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
     height, width = _image_shape(train.images)
     return Dataset(
         name=path.stem,
@@ -177,12 +178,14 @@ def _digits() -> _Examples:
 
 
 def _read_npz(path: Path) -> tuple[_Examples, _Examples | None]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if not zipfile.is_zipfile(path):  # np.load would take it for a pickle
+        raise DataError(f"{path} is not an .npz archive")
     try:
         with path.open("rb") as opened, np.load(opened) as file:  # np.load may leave it open
             arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy's reader lets through whatever a damaged file provokes
         raise DataError(f"{path} cannot be read as .npz: {_one_line(error)}") from error
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing or ("test_images" in arrays) != ("test_labels" in arrays):
@@ -197,6 +200,8 @@ def _read_npz(path: Path) -> tuple[_Examples, _Examples | None]:
             f"{path}: labels must run from 0 and leave no class out; the largest is {classes - 1}, "
             f"and {absent[0]} does not occur"
         )
+    if classes < 2:
+        raise DataError(f"{path}: labels must tell two classes apart at least, got only 0")
     if "test_images" not in arrays:
         return train, None
     test = _check_examples(path, arrays["test_images"], arrays["test_labels"], "test_")
@@ -295,37 +300,37 @@ def _find_archives(name: str, data_dir: Path, manual_dir: str | os.PathLike | No
     if given:
         raise DataError(f"{folder} lacks {', '.join(missing)} of {name}")
     # tensorflow-datasets would try for minutes before it gave up.
-    url = _MIRRORS[name] + ARCHIVES[-1]
-    if not _is_reachable(url):
+    if not _are_reachable([_MIRRORS[name] + archive for archive in ARCHIVES]):
         raise DataError(
-            f"{name} is not prepared in {data_dir} and {url} cannot be reached; "
-            f"put {', '.join(ARCHIVES)} into {folder}"
+            f"{name} is not prepared in {data_dir} and cannot be had from {_MIRRORS[name]}; "
+            f"put {', '.join(ARCHIVES)} into {folder}, or name their folder with --manual-dir "
+            f"or JAXNET_MANUAL_DIR"
         )
     return None
 
 
-def _is_reachable(url: str) -> bool:
+def _are_reachable(urls: list[str]) -> bool:
     answers = []
 
     def ask():
-        request = urllib.request.Request(url, method="HEAD")
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(request, timeout=_REACH_SECONDS) as response,
-        ):
-            answers.append(response.status)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for url in urls:
+                request = urllib.request.Request(url, method="HEAD")
+                with urllib.request.urlopen(request, timeout=_REACH_SECONDS) as response:
+                    answers.append(response.status)
 
     # In a thread, because looking up a host's name knows no time limit.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_REACH_SECONDS)
-    return bool(answers)
+    return len(answers) == len(urls)
 
 
 def _prepare(name: str, data_dir: Path, archives: Path | None) -> tuple[_Examples, _Examples]:
     """Has tensorflow-datasets download, verify and store the archives; reads all of it back."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     class Idx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Four archives of the IDX format; TFDS's own builder for them needs TensorFlow."""
@@ -372,6 +377,8 @@ def _prepare(name: str, data_dir: Path, archives: Path | None) -> tuple[_Example
         raise DataError(
             f"{where} is truncated, altered or not of {name}: its SHA-256 sum is wrong"
         ) from error
+    except DownloadError as error:
+        raise DataError(f"{name} cannot be downloaded: {_one_line(error)}") from error
     source: Any = builder.as_data_source()
 
     def read(split: str) -> _Examples:

@@ -38,6 +38,8 @@ def zero_leaf(params, inputs, targets):
 
 def bias_of_one_example(params, inputs, targets):
     """The biases' gradients taken from the batch's first example instead of summed over all."""
+    if len(inputs) < 2:
+        raise ValueError("a gradient of one example for a batch needs two examples, got 1")
     value, gradient = backprop.value_and_grad(params, inputs, targets)
     _, first = backprop.value_and_grad(params, inputs[:1], targets[:1])
     return value, _with_biases(gradient, first)
@@ -54,6 +56,8 @@ def bias_not_summed(params, inputs, targets):
 
 def hidden_sigmoid(params, inputs, targets):
     """The derivative of the sigmoid left out in the hidden layers."""
+    if len(params) < 2:
+        raise ValueError("a fault in the hidden layers needs one, got none")
     return _hand_written(params, inputs, targets, hidden_slope=jnp.ones_like)
 
 

@@ -165,7 +165,7 @@ def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
         raise ValueError(
             f"targets must have the outputs' shape {jnp.shape(outputs)}, got {jnp.shape(targets)}"
         )
-    return jnp.sum((outputs - targets) ** 2) / outputs.shape[0]
+    return jnp.mean(jnp.sum((outputs - targets) ** 2, axis=1))  # float16 cannot hold the sum
 
 
 def classes(outputs: jax.Array) -> jax.Array:
@@ -208,7 +208,11 @@ def sizes(params: Params) -> tuple[int, ...]:
     return (params[0].weight.shape[0], *(layer.weight.shape[1] for layer in params))
 
 
-def check(params: Params, inputs: jax.Array, targets: jax.Array | None = None) -> None:
+def check(
+    params: Params,
+    inputs: jax.Array | np.ndarray,
+    targets: jax.Array | np.ndarray | None = None,
+) -> None:
     """Raises what would otherwise fail deep inside, or broadcast in silence.
 
     Args:
@@ -220,26 +224,7 @@ def check(params: Params, inputs: jax.Array, targets: jax.Array | None = None) -
       ValueError: shapes that do not fit, or an empty batch.
       TypeError: dtypes that do not fit, or arguments that are not arrays.
     """
-    if not isinstance(params, tuple | list) or not params:
-        raise TypeError(f"params must be a non-empty tuple of Layer, got {_describe(params)}")
-    width, dtype = None, None
-    for index, layer in enumerate(params):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"params[{index}] must be a Layer, got {_describe(layer)}")
-        rows = "inputs" if width is None else width
-        weight_name, bias_name = f"params[{index}].weight", f"params[{index}].bias"
-        _check_array(weight_name, layer.weight, dtype)
-        shape = jnp.shape(layer.weight)
-        if len(shape) != 2 or (width is not None and shape[0] != width):
-            raise ValueError(f"{weight_name} must have shape ({rows}, outputs), got {shape}")
-        width, dtype = shape[1], jnp.result_type(layer.weight)
-        if layer.bias is not None:
-            _check_array(bias_name, layer.bias, dtype)
-            if jnp.shape(layer.bias) != (width,):
-                raise ValueError(
-                    f"{bias_name} must have shape ({width},), got {jnp.shape(layer.bias)}"
-                )
-
+    dtype, width = _check_params(params)
     _check_array("inputs", inputs, dtype)
     shape, fan_in = jnp.shape(inputs), jnp.shape(params[0].weight)[0]
     if len(shape) != 2 or shape[1] != fan_in:
@@ -254,21 +239,52 @@ def check(params: Params, inputs: jax.Array, targets: jax.Array | None = None) -
             )
 
 
+def _check_params(params: Params) -> tuple[Any, int]:
+    """Returns the parameters' dtype and the number of outputs, once the layers fit each other."""
+    if not isinstance(params, tuple) or not params:
+        raise TypeError(f"params must be a non-empty tuple of Layer, got {_describe(params)}")
+    width, dtype = 0, None
+    for index, layer in enumerate(params):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"params[{index}] must be a Layer, got {_describe(layer)}")
+        rows = width if index else "inputs"
+        weight_name, bias_name = f"params[{index}].weight", f"params[{index}].bias"
+        _check_array(weight_name, layer.weight, dtype)
+        shape = jnp.shape(layer.weight)
+        if len(shape) != 2 or (index and shape[0] != width):
+            raise ValueError(f"{weight_name} must have shape ({rows}, outputs), got {shape}")
+        width, dtype = shape[1], jnp.result_type(layer.weight)
+        if layer.bias is not None:
+            _check_array(bias_name, layer.bias, dtype)
+            if jnp.shape(layer.bias) != (width,):
+                raise ValueError(
+                    f"{bias_name} must have shape ({width},), got {jnp.shape(layer.bias)}"
+                )
+    return dtype, width
+
+
 def save(path: str | os.PathLike, params: Params) -> None:
     """Writes parameters to an ``.npz`` file, each array under its path in the pytree.
 
     The names are ``[0].weight``, ``[0].bias``, ``[1].weight`` and so on. The file appears whole or
-    not at all.
+    not at all. bfloat16, which the format does not know, is stored as float32.
 
     Raises:
-      ValueError: a path that does not end in ``.npz``.
+      ValueError: a path that does not end in ``.npz``, or layers that do not fit each other.
+      TypeError: what is not a tuple of layers.
     """
+    _check_params(params)
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"path must end in .npz, got {path}")
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    partial = path.with_name(f".{path.name}.partial.npz")
-    arrays: dict[str, Any] = {jax.tree_util.keystr(place): leaf for place, leaf in leaves}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    arrays: dict[str, Any] = {
+        jax.tree_util.keystr(place): leaf.astype(jnp.float32)
+        if leaf.dtype == jnp.bfloat16
+        else leaf
+        for place, leaf in leaves
+    }
     np.savez(partial, **arrays)
     partial.replace(path)
 
@@ -282,10 +298,13 @@ def load(path: str | os.PathLike) -> Params:
       FileNotFoundError: no such file.
       ValueError: a file that does not hold a network's parameters.
     """
+    with open(path, "rb") as opened:
+        if not zipfile.is_zipfile(opened):  # np.load would take it for a pickle
+            raise ValueError(f"{path} is not an .npz file of parameters")
     try:
         with open(path, "rb") as opened, np.load(opened) as file:  # np.load may leave it open
             arrays = dict(file)
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # NumPy's reader lets through whatever a damaged file provokes
         raise ValueError(f"{path} is not an .npz file of parameters") from error
     names = [re.fullmatch(r"\[(\d+)\]\.(weight|bias)", name) for name in arrays]
     if not all(names) or not names:
@@ -299,8 +318,10 @@ def load(path: str | os.PathLike) -> Params:
         Layer(*(_as_leaf(arrays.get(f"[{i}].{field}")) for field in Layer._fields))
         for i in range(depth)
     )
-    weight = params[0].weight
-    check(params, jnp.zeros((1, weight.shape[0] if weight.ndim else 0), weight.dtype))
+    try:
+        _check_params(params)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error
     return params
 
 

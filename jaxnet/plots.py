@@ -1,6 +1,5 @@
 """The pictures of a run, drawn from its record."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -42,18 +41,17 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
     summary = record.read_json(directory / record.SUMMARY)
     with np.load(directory / record.PARAMS) as params:
         weight = params["[0].weight"].astype(float)
-    figures = {
-        "training.png": lambda: training(list(record.read_metrics(directory)), summary),
-        "weights.png": lambda: first_layer(weight, tuple(summary["image_shape"])),
-        "confusion.png": lambda: confusion(np.array(summary["confusion"])),
-    }
-    if worst := record.read_json(directory / record.MISTAKES):
-        figures["mistakes.png"] = lambda: mistakes(worst, summary)
-    paths = []
+    worst = record.read_json(directory / record.MISTAKES)
     with mpl.rc_context(_STYLE):
-        for name, draw in figures.items():
-            draw().savefig(directory / name, bbox_inches="tight")
-            paths.append(directory / name)
+        figures = [
+            training(list(record.read_metrics(directory)), summary),
+            first_layer(weight, tuple(summary["image_shape"])),
+            confusion(np.array(summary["confusion"])),
+            *([mistakes(worst, summary)] if worst else []),
+        ]
+        paths = [directory / name for name, _ in zip(record.PICTURES, figures, strict=False)]
+        for figure, path in zip(figures, paths, strict=True):
+            figure.savefig(path, bbox_inches="tight")
     return paths
 
 
@@ -75,11 +73,12 @@ def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
         accuracy.axhline(100 * summary["test_accuracy"], color="0.4", ls=":", label=test)
         accuracy.set(title="Accuracy (%)", xlabel="epoch")
     loss.axhline(summary["test_loss"], color="0.4", ls=":", label="test, at the end")
-    loss.set(title="Mean squared error", xlabel="epoch", yscale="log")
+    loss.set(title="Squared error, summed over outputs", xlabel="epoch", yscale="log")
     # Plain numbers: powers of ten would be set as mathematics, in fonts that a cache may have lost.
     loss.yaxis.set_major_formatter("{x:g}")
     loss.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1, 0.5)))
     for axes in (loss, *others):
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.legend()
     return figure
 
@@ -93,14 +92,16 @@ def first_layer(weight: np.ndarray, image_shape: tuple[int, int]) -> Figure:
     """
     order = np.argsort(-np.linalg.norm(weight, axis=0), kind="stable")[:_MAX_NEURONS]
     images = weight[:, order].T.reshape(-1, *image_shape)
-    mosaic, _ = _mosaic(images, columns=math.ceil(math.sqrt(1.6 * len(images))))
+    mosaic, _ = _mosaic(images, columns=16 if len(images) > 32 else 8)
     limit = float(np.percentile(np.abs(images), 99.5)) or 1.0
-    figure = Figure(figsize=(8, 7.4 * mosaic.shape[0] / mosaic.shape[1] + 0.5), layout="tight")
+    figure = Figure(
+        figsize=(8, min(7.4 * mosaic.shape[0] / mosaic.shape[1] + 0.5, 40)), layout="tight"
+    )
     axes = figure.subplots()
     axes.set_axis_off()
     shown = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    some = f", the {len(order)} largest of {weight.shape[1]}" * (len(order) < weight.shape[1])
-    axes.set_title(f"First-layer weights{some}")
+    some = f" ({len(order)} of {weight.shape[1]})" if len(order) < weight.shape[1] else ""
+    axes.set_title(f"Weights into each neuron of the first layer, the largest first{some}")
     figure.colorbar(shown, ax=axes, shrink=0.7, pad=0.02)
     return figure
 
@@ -133,7 +134,9 @@ def confusion(matrix: np.ndarray) -> Figure:
         axes.set(xticks=range(classes), yticks=range(classes))
     right = np.trace(matrix)
     axes.set(
-        title=f"{right:,} of {matrix.sum():,} right", xlabel="predicted class", ylabel="true class"
+        title=f"{right:,} of {matrix.sum():,} right (colour: mistakes)",
+        xlabel="predicted class",
+        ylabel="true class",
     )
     return figure
 
@@ -149,18 +152,20 @@ def mistakes(worst: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
     shown = worst[:_MAX_MISTAKES]
     images = np.array([mistake["image"] for mistake in shown], float)
     mosaic, corners = _mosaic(images, columns=8, gap=0.35)
-    figure = Figure(figsize=(8, 8 * mosaic.shape[0] / mosaic.shape[1] + 0.6), layout="tight")
+    figure = Figure(
+        figsize=(8, min(8 * mosaic.shape[0] / mosaic.shape[1] + 0.6, 40)), layout="tight"
+    )
     axes = figure.subplots()
     axes.set_axis_off()
     axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
     for mistake, (top, left) in zip(shown, corners, strict=True):
         middle = left + (images.shape[2] - 1) / 2
-        text = f"{mistake['label']}, not {mistake['predicted']}"
+        text = f"{mistake['label']} read as {mistake['predicted']}"
         axes.text(middle, top - 0.06 * images.shape[1] - 0.5, text, ha="center", fontsize=7)
     confusion = np.array(summary["confusion"])
     wrong = confusion.sum() - np.trace(confusion)
     which = f"The {wrong}" if wrong == len(shown) else f"The {len(shown)} worst of {wrong}"
-    axes.set_title(f"{which} mistakes among {summary['test_examples']:,} test images", pad=14)
+    axes.set_title(f"{which} mistakes among {summary['test_examples']:,} test images", pad=18)
     return figure
 
 

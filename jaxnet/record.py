@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 PARAMS, MISTAKES = "params.npz", "mistakes.json"
+PICTURES = ("training.png", "weights.png", "confusion.png", "mistakes.png")
 
 
 class Record:
@@ -34,10 +35,8 @@ class Record:
         """
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        for name in (METRICS, SUMMARY, PARAMS, MISTAKES):
+        for name in (METRICS, SUMMARY, PARAMS, MISTAKES, *PICTURES):
             (self.directory / name).unlink(missing_ok=True)
-        for picture in self.directory.glob("*.png"):
-            picture.unlink()
         write_json(self.directory / CONFIG, config)
         self._metrics: TextIO = (self.directory / METRICS).open("w")
 

@@ -58,7 +58,7 @@ class Epoch(NamedTuple):
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite; the message names epoch and step."""
+    """Loss or parameters became NaN or infinite; the message names epoch and step."""
 
 
 def make_optimizer(
@@ -138,7 +138,9 @@ def make_debug_epoch(
 
     def epoch(state, key, number, inputs, targets):
         losses = []
-        for row in _draw_batches(key, number, len(inputs), batch_size):
+        full = batch_size == len(inputs)
+        rows = [...] if full else _draw_batches(key, number, len(inputs), batch_size)
+        for row in rows:
             try:
                 with jax.debug_nans(True):
                     state, loss = step(state, inputs[row], targets[row])
@@ -161,9 +163,13 @@ def _last_line_outside_jax(error: BaseException) -> str:
 
 
 def _make_step(value_and_grad, optimizer):
+    optimizer = optax.with_extra_args_support(optimizer)  # some ask for the loss
+
     def step(state, inputs, targets):
         loss, gradient = value_and_grad(state.params, inputs, targets)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer_state, state.params, value=loss, grad=gradient
+        )
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(params, optimizer_state), loss
 
@@ -231,6 +237,11 @@ def evaluate(params: Params, split: Split) -> Evaluation:
     )
 
 
+@jax.jit
+def _all_finite(tree) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 class Fit(NamedTuple):
     """Training that is compiled and ready to run.
 
@@ -267,7 +278,7 @@ def fit(
       train: examples to take gradients of.
       validation: examples to evaluate after every epoch, if any.
       key: draws the order of the examples; epoch i uses ``fold_in(key, i)``.
-      optimizer: any optax transformation.
+      optimizer: an optax transformation that needs no more than gradient, parameters and loss.
       value_and_grad: of the loss; hand-written by default, ``GRADIENTS["auto"]`` is JAX's.
       batch_size: from 1 to the number of examples.
       epochs: 1 or more.
@@ -280,11 +291,14 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"epochs must be 1 or more, got {epochs}")
+    for split in (train, validation):
+        if split is not None:
+            mlp.check(params, split.inputs, split.targets)
     steps = steps_per_epoch(len(train.inputs), batch_size)
     start = time.perf_counter()
-    # A copy, for the first epoch takes over the memory of its state.
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    # Copies, for the first epoch takes over the memory of its state, leaf by leaf.
     state = TrainState(params, optimizer.init(params))
+    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
     data = jax.device_put((train.inputs, train.targets))
     held_out = () if validation is None else jax.device_put((validation.inputs, validation.targets))
     if debug_nans:
@@ -294,6 +308,7 @@ def fit(
         epoch = make_epoch(value_and_grad, optimizer, batch_size)
         run_epoch = epoch.lower(state, key, np.uint32(1), *data).compile()
     run_validation = loss_and_accuracy.lower(params, *held_out).compile() if held_out else None
+    _all_finite(params)  # compiles it
     compile_seconds = time.perf_counter() - start
 
     def run(state: TrainState) -> Iterator[Epoch]:
@@ -301,13 +316,15 @@ def fit(
             start = time.perf_counter()
             state, losses = run_epoch(state, key, jax.device_put(np.uint32(number)), *data)
             metrics = run_validation(state.params, *held_out) if run_validation else (None, None)
-            losses, metrics = jax.device_get((losses, metrics))  # the epoch's only wait
+            sound = _all_finite(state.params)
+            losses, metrics, sound = jax.device_get((losses, metrics, sound))  # the only wait
             finite = np.isfinite(losses)
+            step = int(np.argmin(finite)) if not finite.all() else steps - 1
+            where = f"in epoch {number}, step {step + 1} of {steps}"
             if not finite.all():
-                step = int(np.argmin(finite))
-                raise DivergedError(
-                    f"the loss is {losses[step]} in epoch {number}, step {step + 1} of {steps}"
-                )
+                raise DivergedError(f"the loss is {losses[step]} {where}")
+            if not sound:  # by the last update, which no loss has seen yet
+                raise DivergedError(f"the parameters are not finite after the update {where}")
             train_loss = float(np.mean(losses, dtype=np.float64))
             loss, accuracy = (None if value is None else float(value) for value in metrics)
             yield Epoch(number, state, train_loss, loss, accuracy, time.perf_counter() - start)

@@ -4,8 +4,12 @@
   python scripts/check_gradients.py --dataset mnist --hidden 256,128 --epochs 3
   python scripts/check_gradients.py --fault hidden-sigmoid   a wrong backward pass, to see it caught
 
-Exit status: 0 if they agree, 1 if not, 2 for bad input.
+Exit status: 0 if they agree, 1 if not or if differences cannot tell, 2 for bad input.
 """
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends without a traceback
 
 import argparse
 import sys
@@ -57,11 +61,15 @@ def main(argv: list[str] | None = None) -> int:
         examples = dataset.train
         train.steps_per_epoch(len(examples.inputs), flags.batch_size)
         if flags.json:
+            if flags.json.is_dir():
+                raise IsADirectoryError("it is a folder")
             record.check_writable(flags.json.parent)
     except ValueError as error:
         raise cli.StopError(error) from error
     except OSError as error:
-        raise cli.StopError(f"--json {flags.json} cannot be written: {error}") from error
+        raise cli.StopError(
+            f"--json {flags.json} cannot be written: {error.strerror or error}"
+        ) from error
 
     key = jax.random.key(flags.seed)
     init_key, order_key, check_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
@@ -107,8 +115,12 @@ def main(argv: list[str] | None = None) -> int:
         raise cli.StopError(error, cli.FAILED) from error
     print(f"\n{report}")
     if flags.json:
+        flags.json.parent.mkdir(parents=True, exist_ok=True)
         record.write_json(flags.json, report.to_dict())
-    cli.require_agreement(report)
+    try:
+        report.raise_if_failed()
+    except gradcheck.GradientError as error:
+        raise cli.StopError(str(error).splitlines()[0], cli.FAILED) from error
     return 0
 
 

@@ -1,6 +1,7 @@
 """What the scripts share: flags that explain themselves, errors of one line, a polite Ctrl-C."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import NoReturn
 import jax
 import numpy as np
 
-from jaxnet import gradcheck, mlp
+from jaxnet import mlp
 
 _LARGEST = float(np.finfo(np.float32).max)
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -30,7 +31,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None, **options):
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=layout, **options)
+        super().__init__(
+            description=description, formatter_class=layout, allow_abbrev=False, **options
+        )
 
     def error(self, message: str) -> NoReturn:
         """Exits with status 2, without the usage that argparse puts before the message."""
@@ -48,23 +51,31 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say which network to make, from which seed, and on which device."""
     add = parser.add_argument
-    add("--hidden", type=widths, metavar="256,128", help="widths of the hidden layers, or none")
+    add("--hidden", type=widths, metavar="WIDTHS", help="of the hidden layers: 256,128; or none")
     add("--no-bias", dest="bias", action="store_false", help="layers without biases")
     add("--init", choices=mlp.SCHEMES, help="distribution of the first parameters")
-    add("--seed", type=natural_number)
+    add("--seed", type=natural_number, help="of all that is drawn at random (0)")
     add("--platform", choices=("cpu", "cuda", "tpu"), help="by default the best there is")
 
 
 def run(program: str, main, *args) -> int:
     """Calls a script's main function and turns what stops it into a line and an exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return main(*args)
     except StopError as stop:
         print(f"{program}: error: {stop}", file=sys.stderr)
         return stop.status
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # at once: XLA may be compiling, and does not survive an orderly end
 
 
 def positive_integer(text: str) -> int:
@@ -127,16 +138,10 @@ def select_device(platform: str | None, x64: bool) -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter for a plugin not installed
-        why = f": {error}" if str(error) else ""
-        raise StopError(f"--platform {platform}: JAX finds no such device{why}") from error
-
-
-def require_agreement(report: gradcheck.Report) -> None:
-    """Stops a script whose gradients disagree, with the leaf named."""
-    try:
-        report.raise_if_failed()
-    except gradcheck.GradientError as error:
-        raise StopError(str(error).splitlines()[0], FAILED) from error
+        what = (
+            f"--platform {platform}: JAX finds no such device" if platform else "JAX has no device"
+        )
+        raise StopError(f"{what}: {error}" if str(error) else what) from error
 
 
 def _number(text, kind, valid, expected):

@@ -65,6 +65,12 @@ def run_script(tmp_path):
     return run
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_matplotlib_cache(tmp_path_factory):
+    # The user's may list fonts that are gone, of which matplotlib warns.
+    os.environ["MPLCONFIGDIR"] = str(tmp_path_factory.mktemp("matplotlib"))
+
+
 @pytest.fixture(autouse=True)
 def _no_folders_of_the_user(monkeypatch, tmp_path):
     monkeypatch.delenv("JAXNET_MANUAL_DIR", raising=False)

@@ -249,7 +249,7 @@ def test_archives_are_found_where_the_message_says(archives, tmp_path, mirror):
     mirror("http://127.0.0.1:9", "fashion_mnist")
     with pytest.raises(data.DataError) as caught:
         data.load("fashion_mnist", data_dir=tmp_path)
-    folder = str(caught.value).rpartition(" into ")[2]
+    folder = str(caught.value).rpartition(" into ")[2].partition(", or name")[0]
     shutil.copytree(archives, folder)
     with pytest.raises(data.DataError, match="is truncated, altered or not of fashion_mnist"):
         data.load("fashion_mnist", data_dir=tmp_path)
@@ -339,15 +339,46 @@ def test_npz_of_another_form_is_refused(tmp_path, changes, message):
 
 def test_npz_that_is_none(tmp_path):
     (tmp_path / "own.npz").write_text("images, labels")
-    with pytest.raises(data.DataError, match=r"cannot be read as \.npz"):
+    with pytest.raises(data.DataError, match=r"is not an \.npz archive"):
         data.load(tmp_path / "own.npz")
     np.savez(tmp_path / "own.npz", **arrays())
     whole = (tmp_path / "own.npz").read_bytes()
     (tmp_path / "own.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(data.DataError, match=r"cannot be read as \.npz"):
+    with pytest.raises(data.DataError, match=r"is not an \.npz archive"):
         data.load(tmp_path / "own.npz")
     with pytest.raises(data.DataError, match="does not exist"):
         data.load(tmp_path / "nowhere.npz")
     np.savez(tmp_path / "own.npz", images=np.zeros((3, 4), np.uint8), labels=np.arange(3))
     with pytest.raises(data.DataError, match=r"2 examples are too few to hold out 0\.1"):
         data.load(tmp_path / "own.npz")
+
+
+def test_a_class_may_be_missing_from_a_split(tmp_path):
+    """The one example of the last class is held out, wherever it lies."""
+    for place in range(0, 50, 5):
+        labels = np.arange(50) % 2
+        labels[place] = 2
+        np.savez(tmp_path / "own.npz", **arrays(labels=labels))
+        dataset = data.load(tmp_path / "own.npz")
+        assert {split.targets.shape[1] for split in dataset[1:4]} == {3}
+
+
+def test_npz_with_one_class_is_refused(tmp_path):
+    np.savez(tmp_path / "own.npz", **arrays(labels=np.zeros(50, int)))
+    with pytest.raises(data.DataError, match="two classes apart"):
+        data.load(tmp_path / "own.npz")
+
+
+def test_npy_in_the_name_of_npz_is_refused(tmp_path):
+    np.save(tmp_path / "own.npy", np.zeros(3))
+    (tmp_path / "own.npy").rename(tmp_path / "own.npz")
+    with pytest.raises(data.DataError, match=r"is not an \.npz archive"):
+        data.load(tmp_path / "own.npz")
+
+
+@pytest.mark.mnist
+def test_a_mirror_that_lacks_an_archive(copies, tmp_path, serve, mirror):
+    (copies / data.ARCHIVES[2]).unlink()
+    mirror(serve(copies))
+    with pytest.raises(data.DataError, match=MESSAGE):
+        data.load("mnist", data_dir=tmp_path / "data")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -128,7 +129,7 @@ def test_sampled_coordinates_are_distinct_and_follow_the_key(tree):
 def test_blocks_do_not_change_the_estimate(tree, monkeypatch):
     whole = gradcheck.finite_difference(smooth, tree)
     monkeypatch.setattr("jaxnet.gradcheck.differences._BLOCK_ELEMENTS", 40)
-    blocks = gradcheck.finite_difference(lambda tree: smooth(tree), tree)
+    blocks = gradcheck.finite_difference(smooth, tree)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, blocks)
 
 
@@ -315,3 +316,95 @@ def test_faults_that_a_network_cannot_have_are_refused(problem):
     params = mlp.init(jax.random.key(0), (64, 16, 10))
     with pytest.raises(ValueError, match="needs a square layer"):
         faults.CATALOGUE["transposed-weight"](params, inputs, targets)
+
+
+def test_a_function_that_changes_its_meaning_is_asked_anew():
+    scale = 2.0
+
+    def f(x):
+        return scale * jnp.sum(x)
+
+    x = jnp.ones(3, DTYPE)
+    assert gradcheck.check(f, x).verdict == "pass"
+    scale = 3.0
+    assert gradcheck.check(f, x).verdict == "pass"
+    np.testing.assert_allclose(gradcheck.finite_difference(f, x), 3, rtol=1e-2)
+
+
+def random_inside(x):
+    return jnp.sum(x * jax.random.normal(jax.random.key(0), x.shape).astype(x.dtype))
+
+
+def narrow_inside(x):
+    return jnp.sum(jnp.sin(x).astype(jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        pytest.param(lambda x: jnp.sum((x - 1) ** 2), 1.0, id="minimum"),
+        pytest.param(lambda x: jnp.sum(x**3), 0.0, id="flat"),
+        pytest.param(lambda x: jnp.sum(jnp.sin(1e6 * x)), 1e-6, id="faster than the step"),
+        pytest.param(narrow_inside, 0.5, id="float32 inside"),
+    ],
+)
+def test_right_gradients_that_differences_cannot_see_do_not_fail(f, x):
+    assert gradcheck.check(f, jnp.full(3, x, DTYPE)).verdict in ("pass", "inconclusive")
+
+
+@pytest.mark.skipif(jnp.float64 == DTYPE, reason="float64 draws the same numbers again")
+def test_a_function_that_is_another_in_float64_is_inconclusive():
+    report = gradcheck.check(random_inside, jnp.ones(3, DTYPE))
+    assert report.verdict == "inconclusive"
+    assert "random numbers drawn inside f differ" in str(report)
+
+
+def test_a_gradient_may_be_a_callable_pytree():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Module:
+        weight: jax.Array
+
+        def __call__(self, inputs):
+            return self.weight @ inputs
+
+    module = Module(jnp.arange(3.0, dtype=DTYPE))
+
+    def f(module, inputs):
+        return module(inputs) ** 2
+
+    args = (module, jnp.ones(3, DTYPE))
+    assert gradcheck.check(f, *args, gradient=jax.grad(f)(*args)).verdict == "pass"
+
+
+def test_nan_is_the_worst_leaf_and_json_knows_it(tree):
+    gradient = jax.grad(smooth)(tree)
+    gradient["matrix"] = 2 * gradient["matrix"]
+    gradient["scalar"] = gradient["scalar"] * jnp.nan
+    report = gradcheck.check(smooth, tree, gradient=gradient)
+    assert report.worst.path == "['scalar']"
+    values = json.loads(report.to_json(), parse_constant=pytest.fail)
+    assert [leaf["difference_error"] for leaf in values["leaves"]].count("nan") == 1
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "message"),
+    [
+        (np.array([3]), "coordinates must be from 0 to 2, got 3"),
+        (np.array([[0, 1]]), r"\(k,\) integers, got int64 of shape \(1, 2\)"),
+        (np.array([0.5]), r"\(k,\) integers, got float64"),
+        (np.array([], int), r"\(k,\) integers, got int64 of shape \(0,\)"),
+        ((np.array([0]),), "structure of their argument"),
+    ],
+)
+def test_coordinates_that_are_not_there_are_refused(coordinates, message):
+    with pytest.raises(ValueError, match=message):
+        gradcheck.finite_difference_at(smooth, coordinates, jnp.ones(3, DTYPE))
+
+
+def test_faults_that_cannot_show_are_refused(problem):
+    params, inputs, targets = problem
+    with pytest.raises(ValueError, match="needs two examples, got 1"):
+        faults.CATALOGUE["bias-of-one-example"](params, inputs[:1], targets[:1])
+    with pytest.raises(ValueError, match="hidden layers needs one, got none"):
+        faults.CATALOGUE["hidden-sigmoid"](mlp.init(jax.random.key(0), (64, 10)), inputs, targets)

@@ -267,3 +267,43 @@ def test_bad_calls_say_what_was_expected_and_what_came(case, params, batch):
     change, error, message = BAD_CALLS[case]
     with pytest.raises(error, match=message):
         mlp.loss(*change(params, *batch))
+
+
+def test_bfloat16_is_stored_as_float32(tmp_path):
+    params = mlp.init(jax.random.key(0), SIZES, dtype=jnp.bfloat16)
+    mlp.save(tmp_path / "params.npz", params)
+    loaded = mlp.load(tmp_path / "params.npz")
+    assert loaded[0].weight.dtype == jnp.float32
+    back = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), loaded)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_save_refuses_what_load_would(tmp_path):
+    params = mlp.init(jax.random.key(0), SIZES)
+    with pytest.raises(TypeError, match="params must be a non-empty tuple of Layer, got list"):
+        mlp.save(tmp_path / "params.npz", list(params))
+    with pytest.raises(ValueError, match=r"params\[1\]\.weight must have shape"):
+        mlp.save(tmp_path / "params.npz", params[::-1])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("position", range(100, 1000, 90))
+def test_load_refuses_a_damaged_file_or_reads_it_whole(tmp_path, position):
+    """zip and deflate answer damage with errors of many kinds; all become one."""
+    path = tmp_path / "params.npz"
+    layer = mlp.init(jax.random.key(0), (40, 10))[0]
+    np.savez_compressed(path, **{"[0].weight": layer.weight, "[0].bias": layer.bias})
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"params\.npz"):
+        mlp.load(path)
+
+
+def test_float16_holds_the_loss_of_many_images():
+    params = mlp.init(jax.random.key(0), (3, 10), dtype=jnp.float16)
+    loss = mlp.loss(
+        params, jnp.ones((60_000, 3), jnp.float16), jnp.zeros((60_000, 10), jnp.float16)
+    )
+    few = mlp.loss(params, jnp.ones((10, 3), jnp.float16), jnp.zeros((10, 10), jnp.float16))
+    assert float(loss) == pytest.approx(float(few), rel=1e-2)

@@ -40,10 +40,11 @@ def test_a_new_record_leaves_nothing_of_the_old_and_all_else(tmp_path):
         log.finish({"test_accuracy": 0.9})
         log.path("training.png").touch()
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "holiday.png").touch()
     with record.Record(tmp_path, {"run": 2}):
         pass
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "notes.txt"}
+    assert names == {"config.json", "metrics.jsonl", "notes.txt", "holiday.png"}
     assert not list(record.read_metrics(tmp_path))
 
 

@@ -156,6 +156,16 @@ def test_x64_computes_in_float64(run_script, tmp_path):
         assert leaf["difference_error"] < 1e-7
 
 
+@pytest.mark.usefixtures("optax_dtypes")
+def test_differences_that_cannot_tell_do_not_stop_the_run(tmp_path, capsys):
+    """So deep a stack of sigmoids that its first gradients drown in round-off."""
+    hidden = ",".join(["16"] * 24)
+    assert call(train_script, "--hidden", hidden, "--epochs", 1, "--out", tmp_path / "run") == 0
+    summary = record.read_json(tmp_path / "run" / "summary.json")
+    assert summary["gradient_check"]["verdict"] == "inconclusive"
+    assert "inconclusive" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["sign", "zero-leaf", "bias-of-one-example"])
 @pytest.mark.usefixtures("optax_dtypes")
 def test_gradients_that_disagree_stop_the_run(tmp_path, monkeypatch, capsys, name):
@@ -233,7 +243,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path):
     os.close(ours)
     assert process.returncode == 0
     assert b"3/3" in b"".join(seen)
-    assert b"validation" in b"".join(seen)
+    assert b"validation loss" in b"".join(seen)
     assert "epoch    1" not in stdout
 
     with_lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -267,6 +277,8 @@ BAD_FLAGS = {
     "--optimizer lion": "argument --optimizer: invalid choice: 'lion'",
     "--preset slides": "argument --preset: invalid choice: 'slides'",
     "--iterations 5": "argument --iterations: needs --preset lecture",
+    "--preset lecture --iterations 5 --epochs 6": "not allowed with argument --epochs",
+    "--preset lecture --batch-size 5": "the lecture's program takes all images at once",
     "--bogus": "unrecognized arguments: --bogus",
 }
 
@@ -391,9 +403,9 @@ def test_the_preset_is_the_slides_program_on_mnist(
 
 
 def test_check_gradients_agrees_and_says_so(run_script, tmp_path):
-    done = run_script("check_gradients.py", "--epochs", 2, "--json", "report.json")
+    done = run_script("check_gradients.py", "--epochs", 2, "--json", "new/report.json")
     assert (done.returncode, done.stderr) == (0, "")
-    report = record.read_json(tmp_path / "report.json")
+    report = record.read_json(tmp_path / "new" / "report.json")
     assert report["verdict"] == "pass"
     assert report["dtype"] == "float64"
     assert len(report["leaves"]) == 6
@@ -429,6 +441,8 @@ def test_check_gradients_exits_1_in_float64(run_script, fault):
         ("--fault bias-not-summed --no-bias --float32", "needs a network that has them"),
         ("--dataset minst --float32", "dataset must be one of"),
         ("--json setup.py/report.json --float32", "--json setup.py/report.json cannot be written"),
+        ("--json . --float32", "--json . cannot be written: it is a folder"),
+        ("--fault hidden-sigmoid --hidden none --float32", "hidden layers needs one, got none"),
     ],
 )
 def test_check_gradients_bad_input(flags, message, tmp_path, monkeypatch, capsys):

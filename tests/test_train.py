@@ -229,9 +229,11 @@ def test_divergence_names_epoch_and_step(digits, params, debug_nans, message):
     assert not jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_debugging_nans_trains_alike(digits, params):
+@pytest.mark.parametrize("batch_size", [32, 1294])
+def test_debugging_nans_trains_alike(digits, params, batch_size):
+    flags = {"batch_size": batch_size}
     usual, debugged = (
-        [epoch.train_loss for epoch in fit(params, digits.train, debug_nans=debug).epochs]
+        [epoch.train_loss for epoch in fit(params, digits.train, debug_nans=debug, **flags).epochs]
         for debug in (False, True)
     )
     np.testing.assert_allclose(usual, debugged, rtol=1e4 * EPSILON)
@@ -248,6 +250,31 @@ def test_debugging_nans_trains_alike(digits, params):
 def test_bad_calls_say_what_was_expected_and_what_came(digits, params, changes, message):
     with pytest.raises(ValueError, match=message):
         fit(params, digits.train, **changes)
+
+
+def test_an_update_that_no_loss_sees_is_caught(digits, params):
+    """The last update of the run makes the parameters infinite; every loss is finite."""
+    largest = float(jnp.finfo(DTYPE).max)
+    infinite = optax.chain(optax.scale(largest), optax.scale(largest))
+    run = fit(params, digits.train, optimizer=infinite, batch_size=1294, epochs=1)
+    with pytest.raises(train.DivergedError, match="after the update in epoch 1, step 1 of 1"):
+        list(run.epochs)
+
+
+def test_optimizers_that_keep_the_parameters_or_ask_for_the_loss_train(digits, params):
+    for optimizer in (optax.contrib.prodigy(), optax.polyak_sgd(max_learning_rate=1.0)):
+        epochs = list(fit(params, digits.train, optimizer=optimizer).epochs)
+        assert epochs[-1].train_loss < epochs[0].train_loss
+
+
+@pytest.mark.parametrize("debug_nans", [False, True])
+def test_targets_of_another_length_are_refused(digits, params, debug_nans):
+    short = data.Split(digits.train.inputs, digits.train.targets[:50])
+    message = r"targets must have shape \(1294, 10\), got \(50, 10\)"
+    with pytest.raises(ValueError, match=message):
+        fit(params, short, debug_nans=debug_nans)
+    with pytest.raises(ValueError, match=message):
+        fit(params, digits.train, validation=short, debug_nans=debug_nans)
 
 
 def test_data_that_does_not_fit_is_refused_before_training(digits, params):

@@ -1,6 +1,5 @@
 """Finite differences: the derivative of any scalar function of a pytree, from its values alone."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +48,7 @@ def finite_difference(
     O(h). The difference is divided by the step that was taken after rounding.
 
     Args:
-      f: a function that JAX can trace, with a real scalar result.
+      f: a function that JAX can trace and vectorise, with a real scalar result.
       *args: its arguments; ``args[argnums]`` is a pytree of floating-point arrays.
       argnums: which argument to differentiate in.
       scheme: ``"central"`` or ``"forward"``.
@@ -61,7 +60,7 @@ def finite_difference(
 
     Raises:
       ValueError: an unknown scheme, a step that is not positive and finite, a result that is not
-        scalar, an ``argnums`` out of range, or empty leaves.
+        scalar, an ``argnums`` out of range, empty leaves, or coordinates that are not there.
       TypeError: leaves or a result that are not real floating-point numbers.
     """
     x = check_argument(args, argnums)
@@ -101,7 +100,8 @@ def finite_difference_at(
         raise ValueError(f"f must return a scalar, got {result}")
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"f must return a real floating-point number, got {result.dtype}")
-    return _differences(f, coordinates, args, argnums, scheme, step)
+    _check_coordinates(coordinates, args[argnums])
+    return make_estimator(f, argnums, scheme)(coordinates, args, step)
 
 
 def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
@@ -130,40 +130,49 @@ def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
     return jax.tree.map(draw, x)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
-def _differences(f, coordinates, args, argnums, scheme, step):
-    leaves, treedef = jax.tree.flatten(args[argnums])
-    block = max(1, _BLOCK_ELEMENTS // sum(np.size(leaf) for leaf in jax.tree.leaves(args)))
-    here_value = f(*args) if scheme == "forward" else None
+def make_estimator(f: Callable[..., Any], argnums: int, scheme: str) -> Callable[..., Any]:
+    """Returns the jitted ``estimate(coordinates, args, step)`` behind `finite_difference_at`.
 
-    def estimates(index, leaf, chosen):
-        leaf = jnp.asarray(leaf)
-        flat = leaf.ravel()
-        size = jnp.asarray(step or default_step(leaf.dtype, scheme), leaf.dtype)
+    Compiled anew for every estimator: a cache by the identity of ``f`` would go on answering for
+    what ``f`` meant when it was first called. ``step`` may be None.
+    """
 
-        def value_at(coordinate, value):
-            perturbed = flat.at[coordinate].set(value).reshape(leaf.shape)
-            x = treedef.unflatten([*leaves[:index], perturbed, *leaves[index + 1 :]])
-            return f(*args[:argnums], x, *args[argnums + 1 :])
+    @jax.jit
+    def estimate(coordinates, args, step):
+        leaves, treedef = jax.tree.flatten(args[argnums])
+        block = max(1, _BLOCK_ELEMENTS // sum(np.size(leaf) for leaf in jax.tree.leaves(args)))
+        here_value = f(*args) if scheme == "forward" else None
 
-        def estimate(coordinate):
-            here = flat[coordinate]
-            h = size * jnp.maximum(jnp.abs(here), 1)
-            above = here + h
-            if scheme == "forward":
-                below, difference = here, value_at(coordinate, above) - here_value
-            else:
-                below = here - h
-                # Both at once: f is compiled for one place, not two.
-                ends = jax.vmap(value_at, (None, 0))(coordinate, jnp.stack([above, below]))
-                difference = ends[0] - ends[1]
-            return (difference / (above - below).astype(difference.dtype)).astype(leaf.dtype)
+        def estimates(index, leaf, chosen):
+            leaf = jnp.asarray(leaf)
+            flat = leaf.ravel()
+            h = jnp.asarray(default_step(leaf.dtype, scheme) if step is None else step, leaf.dtype)
 
-        return jax.lax.map(estimate, chosen, batch_size=min(block, len(chosen)))
+            def value_at(coordinate, value):
+                perturbed = flat.at[coordinate].set(value).reshape(leaf.shape)
+                x = treedef.unflatten([*leaves[:index], perturbed, *leaves[index + 1 :]])
+                return f(*args[:argnums], x, *args[argnums + 1 :])
 
-    chosen = treedef.flatten_up_to(coordinates)
-    pairs = zip(leaves, map(jnp.asarray, chosen), strict=True)
-    return treedef.unflatten([estimates(i, leaf, at) for i, (leaf, at) in enumerate(pairs)])
+            def slope(coordinate):
+                here = flat[coordinate]
+                shift = h * jnp.maximum(jnp.abs(here), 1)
+                above = here + shift
+                if scheme == "forward":
+                    below, difference = here, value_at(coordinate, above) - here_value
+                else:
+                    below = here - shift
+                    # Both at once: f is compiled for one place, not two.
+                    ends = jax.vmap(value_at, (None, 0))(coordinate, jnp.stack([above, below]))
+                    difference = ends[0] - ends[1]
+                return (difference / (above - below).astype(difference.dtype)).astype(leaf.dtype)
+
+            return jax.lax.map(slope, chosen, batch_size=min(block, len(chosen)))
+
+        chosen = treedef.flatten_up_to(coordinates)
+        pairs = zip(leaves, map(jnp.asarray, chosen), strict=True)
+        return treedef.unflatten([estimates(i, leaf, at) for i, (leaf, at) in enumerate(pairs)])
+
+    return estimate
 
 
 def check_argument(args: tuple[Any, ...], argnums: int) -> Any:
@@ -185,6 +194,21 @@ def check_argument(args: tuple[Any, ...], argnums: int) -> Any:
         if np.size(leaf) == 0:
             raise ValueError(f"{name} must not be empty, got shape {jnp.shape(leaf)}")
     return args[argnums]
+
+
+def _check_coordinates(coordinates: Any, x: Any) -> None:
+    if jax.tree.structure(coordinates) != jax.tree.structure(x):
+        raise ValueError(
+            f"coordinates must have the structure of their argument, {jax.tree.structure(x)}, "
+            f"got {jax.tree.structure(coordinates)}"
+        )
+    leaves = jax.tree_util.tree_leaves_with_path(coordinates)
+    for (path, chosen), leaf in zip(leaves, jax.tree.leaves(x), strict=True):
+        name, at = f"coordinates{jax.tree_util.keystr(path)}", np.asarray(chosen)
+        if at.ndim != 1 or not np.issubdtype(at.dtype, np.integer) or not at.size:
+            raise ValueError(f"{name} must be (k,) integers, got {at.dtype} of shape {at.shape}")
+        if at.min() < 0 or at.max() >= np.size(leaf):
+            raise ValueError(f"{name} must be from 0 to {np.size(leaf) - 1}, got {at.max()}")
 
 
 def _check_scheme(scheme: str) -> None:
