@@ -162,6 +162,9 @@ def test_blocks_do_not_change_the_estimate(tree, monkeypatch):
             r"args\[0\]\[1\] must not be empty, got shape \(0,\)",
         ),
         (lambda f, x: gradcheck.finite_difference(f, ()), ValueError, "must hold arrays, got none"),
+        (lambda f, x: gradcheck.check(jnp.sin, x), ValueError, "scalar, got"),
+        (lambda f, x: gradcheck.check(lambda x: f(x) > 0, x), TypeError, "got bool"),
+        (lambda f, x: gradcheck.check(f, x, samples=0), ValueError, "count must be 1 or more"),
         (lambda f, x: gradcheck.check(f, x, tolerance=0.0), ValueError, "positive, got 0.0"),
         (lambda f, x: gradcheck.check(f, x, argnums=2), ValueError, "from 0 to 0, got 2"),
         (
@@ -408,3 +411,11 @@ def test_faults_that_cannot_show_are_refused(problem):
         faults.CATALOGUE["bias-of-one-example"](params, inputs[:1], targets[:1])
     with pytest.raises(ValueError, match="hidden layers needs one, got none"):
         faults.CATALOGUE["hidden-sigmoid"](mlp.init(jax.random.key(0), (64, 10)), inputs, targets)
+
+
+def test_a_function_that_is_nan_is_never_passed():
+    x = jnp.full(3, -1.0, DTYPE)
+    assert gradcheck.check(lambda x: jnp.sum(jnp.log(x)), x).verdict == "inconclusive"
+    assert (
+        gradcheck.check(lambda x: jnp.sum(jnp.sqrt(x)), x).verdict == "fail"
+    )  # its gradient is NaN

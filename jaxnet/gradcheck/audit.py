@@ -204,7 +204,7 @@ def check(
         # against a leaf that has larger ones.
         share = math.sqrt(len(chosen) / len(theirs))
         norms = [np.linalg.norm(here), share * np.linalg.norm(theirs)]
-        scale = max(float(norm) for norm in norms if math.isfinite(norm))
+        scale = max((float(norm) for norm in norms if math.isfinite(norm)), default=0.0)
         difference = float(np.linalg.norm(ours[chosen] - here))
         bar = reference.noise * math.sqrt(len(chosen)) + _STEP_FACTOR * float(
             max(np.linalg.norm(here - other) for other in others)
@@ -212,10 +212,10 @@ def check(
         if difference == 0:
             bar = 0.0  # equal without rounding, as where f does not depend on the leaf
         difference_error, bar = _relative(difference, scale), _relative(bar, scale)
-        wrong = not (autodiff_error or 0.0) <= tolerance  # NaN too
+        wrong = not np.isfinite(ours).all() or (autodiff_error or 0.0) > tolerance
         unlike = not difference_error <= tolerance + bar
         telling = not reference.note and (bar < _USELESS or difference_error > bar / _USELESS)
-        if wrong or (unlike and (telling or math.isnan(difference_error))):
+        if wrong or (unlike and telling):
             verdict = "fail"
         else:
             verdict = "pass" if telling and bar <= tolerance else "inconclusive"
@@ -244,6 +244,7 @@ class _Reference(NamedTuple):
 def _reference(f, args, argnums, key, samples) -> _Reference:
     """Takes differences in float64, whatever the arguments' dtype and JAX's configuration."""
     differences.check_argument(args, argnums)
+    differences.check_result(f, args)
     coordinates = differences.sample_coordinates(key, args[argnums], samples)
     narrow = float(jax.jit(lambda *args: f(*args))(*args))
     with jax.enable_x64(True):

@@ -95,11 +95,7 @@ def finite_difference_at(
     if step is not None and not (step > 0 and math.isfinite(step)):
         raise ValueError(f"step must be positive and finite, got {step}")
     check_argument(args, argnums)
-    result = jax.eval_shape(f, *args)
-    if not isinstance(result, jax.ShapeDtypeStruct) or result.shape != ():
-        raise ValueError(f"f must return a scalar, got {result}")
-    if not jnp.issubdtype(result.dtype, jnp.floating):
-        raise TypeError(f"f must return a real floating-point number, got {result.dtype}")
+    check_result(f, args)
     _check_coordinates(coordinates, args[argnums])
     return make_estimator(f, argnums, scheme)(coordinates, args, step)
 
@@ -194,6 +190,20 @@ def check_argument(args: tuple[Any, ...], argnums: int) -> Any:
         if np.size(leaf) == 0:
             raise ValueError(f"{name} must not be empty, got shape {jnp.shape(leaf)}")
     return args[argnums]
+
+
+def check_result(f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Raises unless ``f(*args)`` is a real scalar.
+
+    Raises:
+      ValueError: a result that is not one array of no dimensions.
+      TypeError: a result that is not floating-point.
+    """
+    result = jax.eval_shape(lambda *args: f(*args), *args)
+    if not isinstance(result, jax.ShapeDtypeStruct) or result.shape != ():
+        raise ValueError(f"f must return a scalar, got {result}")
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(f"f must return a real floating-point number, got {result.dtype}")
 
 
 def _check_coordinates(coordinates: Any, x: Any) -> None:
