@@ -10,6 +10,7 @@ import pytest
 from jaxnet import data
 
 ROOT = Path(__file__).parents[1]
+MANUAL_DIR = os.environ.get("JAXNET_MANUAL_DIR")  # before tests take it away
 sys.path.insert(0, str(ROOT / "scripts"))
 
 # What a strict user may have set: no silent broadcast to a higher rank, no silent change of dtype.
@@ -20,7 +21,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 @pytest.fixture(scope="session")
 def archives() -> Path:
     """The folder of the four MNIST archives."""
-    candidates = [os.environ.get("JAXNET_MANUAL_DIR"), ROOT.parent / "shared" / "mnist"]
+    candidates = [MANUAL_DIR, ROOT.parent / "shared" / "mnist"]
     for folder in (Path(each) for each in candidates if each):
         if all((folder / name).is_file() for name in data.ARCHIVES):
             return folder.resolve()
