@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
 
 NAMES = ("digits", "mnist", "fashion_mnist")
 
@@ -88,7 +89,7 @@ def load(
     validation_split: float = 0.1,
     data_dir: str | os.PathLike | None = None,
     manual_dir: str | os.PathLike | None = None,
-    dtype: DTypeLike = np.float32,
+    dtype: DTypeLike | None = None,
 ) -> Dataset:
     """Loads a dataset.
 
@@ -104,7 +105,7 @@ def load(
         user's cache folder.
       manual_dir: folder that holds the four archives, already downloaded, or has them in a folder
         of the dataset's name; by default ``$JAXNET_MANUAL_DIR``, or else they are downloaded.
-      dtype: of inputs and targets.
+      dtype: of inputs and targets; None means float32, or float64 under ``jax_enable_x64``.
 
     Raises:
       DataError: an unknown name; archives or files that are missing, damaged or of another form.
@@ -112,6 +113,7 @@ def load(
     """
     if not 0 <= validation_split < 1:
         raise ValueError(f"validation_split must be in [0, 1), got {validation_split}")
+    dtype = jnp.result_type(float) if dtype is None else dtype
     path = Path(name)
     if path.suffix == ".npz":
         train, test = _read_npz(path)
@@ -152,7 +154,7 @@ def _hold_out(examples: _Examples, share: float, purpose: str) -> tuple[_Example
     return first, second
 
 
-def _encode(examples: _Examples, classes: int, dtype: DTypeLike) -> Split:
+def _encode(examples: _Examples, classes: int, dtype: Any) -> Split:
     images = examples.images.reshape(len(examples.images), -1)
     inputs = images.astype(dtype)
     if images.dtype == np.uint8:

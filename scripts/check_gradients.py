@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cli
 import jax
-import jax.numpy as jnp
 
 from jaxnet import backprop, data, faults, gradcheck, mlp, record, train
 
@@ -56,7 +55,6 @@ def main(argv: list[str] | None = None) -> int:
             flags.dataset,
             data_dir=flags.data_dir,
             manual_dir=flags.manual_dir,
-            dtype=jnp.result_type(float),
         )
         examples = dataset.train
         train.steps_per_epoch(len(examples.inputs), flags.batch_size)

@@ -24,7 +24,6 @@ from typing import Any
 
 import cli
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -177,7 +176,6 @@ def load(flags: dict[str, Any]) -> tuple[Config, data.Dataset]:
             validation_split=flags["validation_split"],
             data_dir=flags["data_dir"],
             manual_dir=flags["manual_dir"],
-            dtype=jnp.result_type(float),
         )
         config = configure(flags, dataset)
         train.steps_per_epoch(len(dataset.train.inputs), config.batch_size)

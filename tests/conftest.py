@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 from jaxnet import data
@@ -38,7 +37,7 @@ def mnist_dir(archives, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits() -> data.Dataset:
-    return data.load("digits", dtype=default_dtype())
+    return data.load("digits")
 
 
 @pytest.fixture
@@ -76,7 +75,3 @@ def _own_matplotlib_cache(tmp_path_factory):
 def _no_folders_of_the_user(monkeypatch, tmp_path):
     monkeypatch.delenv("JAXNET_MANUAL_DIR", raising=False)
     monkeypatch.setenv("JAXNET_DATA_DIR", str(tmp_path / "jaxnet-data"))
-
-
-def default_dtype() -> np.dtype:
-    return np.dtype(jax.numpy.result_type(float))

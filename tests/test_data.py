@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -39,6 +40,10 @@ def test_digits(dtype):
     assert dataset.train.inputs.dtype == dataset.train.targets.dtype == dtype
     assert dataset.image_shape == (8, 8)
     assert dataset.name == "digits"
+
+
+def test_dtype_is_by_default_jaxs():
+    assert data.load("digits").train.inputs.dtype == jnp.result_type(float)
 
 
 def test_splits_hold_every_example_once_and_never_change():
@@ -275,7 +280,7 @@ def arrays(**changes):
 
 def test_npz(tmp_path):
     np.savez(tmp_path / "own.npz", **arrays())
-    dataset = data.load(tmp_path / "own.npz", validation_split=0.25)
+    dataset = data.load(tmp_path / "own.npz", validation_split=0.25, dtype=np.float32)
     assert dataset.name == "own"
     assert dataset.image_shape == (4, 6)
     assert [len(split.inputs) for split in dataset[1:4]] == [30, 10, 10]
