@@ -1,10 +1,16 @@
-"""Compares three gradients of the network, leaf by leaf: by hand, by jax.grad and by differences.
+"""Audits a gradient: of the network, of any function of yours, or of all planted faults.
 
   python scripts/check_gradients.py                          64-32-32-10 on the embedded digits
   python scripts/check_gradients.py --dataset mnist --hidden 256,128 --epochs 3
   python scripts/check_gradients.py --fault hidden-sigmoid   a wrong backward pass, to see it caught
+  python scripts/check_gradients.py --self-test              every fault that there is
+  python scripts/check_gradients.py --target mymodule:loss --arguments mymodule:example
 
-Exit status: 0 if they agree, 1 if not or if differences cannot tell, 2 for bad input.
+The target is a function with a real scalar result; the arguments are a tuple, or a function that
+returns one. Modules are looked for in the current folder first.
+
+Exit status: 0 if the gradient passes, 1 if it does not or if differences cannot tell, 2 for bad
+input.
 """
 
 import signal
@@ -12,44 +18,117 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends without a traceback
 
 import argparse
+import importlib
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cli
 import jax
+import jax.numpy as jnp
+import tqdm
 
 from jaxnet import backprop, data, faults, gradcheck, mlp, record, train
+
+TARGET = ("arguments", "gradient", "argnums")  # flags that belong to --target
+NETWORK: dict[str, Any] = {
+    "dataset": "digits",
+    "data_dir": None,
+    "manual_dir": None,
+    "hidden": (32, 32),
+    "bias": True,
+    "init": "glorot",
+    "batch_size": 256,
+    "epochs": 0,
+    "fault": None,
+    "x64": True,
+}
+OTHERS: dict[str, Any] = {
+    "target": None,
+    "arguments": None,
+    "gradient": None,
+    "argnums": (0,),
+    "self_test": False,
+    "seed": 0,
+    "platform": None,
+    "directions": 8,
+    "tolerance": None,
+    "exhaustive": False,
+    "control": False,
+    "json": None,
+}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line; exits with status 2 and one line if it is wrong."""
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, argument_default=argparse.SUPPRESS)  # only what is given
     cli.add_data_flags(parser)
     cli.add_network_flags(parser)
     add = parser.add_argument
     add("--batch-size", type=cli.positive_integer, help="images that the loss is taken of (256)")
-    add("--epochs", type=cli.natural_number, help="of training with Adam before the check (0)")
-    add("--float32", dest="x64", action="store_false", help="check float32 gradients, not float64")
-    add("--samples", type=cli.positive_integer, help="coordinates of a leaf for differences (64)")
+    add("--epochs", type=cli.natural_number, help="of training with Adam before the audit (0)")
+    add("--float32", dest="x64", action="store_false", help="audit a float32 gradient, not float64")
+    add("--fault", choices=tuple(faults.CATALOGUE), help="audit a wrong backward pass instead")
+    add("--target", metavar="MODULE:FUNCTION", help="audit a function of yours instead")
+    add("--arguments", metavar="MODULE:NAME", help="what to call it with")
+    add("--gradient", metavar="MODULE:FUNCTION", help="its gradient; by default jax.grad's")
+    add("--argnums", type=indices, help="which arguments to differentiate in: 0 (default) or 0,2")
+    add("--self-test", action="store_true", help="plant every fault in turn, and catch it")
+    add("--directions", type=cli.positive_integer, help="random directions in every leaf (8)")
     add("--tolerance", type=cli.positive_number, help="relative error that passes")
-    add("--fault", choices=tuple(faults.CATALOGUE), help="check a wrong backward pass instead")
-    add("--json", type=Path, help="file to write the report to")
-    parser.set_defaults(
-        dataset="digits",
-        hidden=(32, 32),
-        init="glorot",
-        seed=0,
-        batch_size=256,
-        epochs=0,
-        samples=64,
+    add("--exhaustive", action="store_true", help="measure every coordinate")
+    add(
+        "--control", action="store_true", help="plant an error in every leaf, and see that it shows"
     )
-    return parser.parse_args(argv)
+    add("--json", type=Path, help="file to write the report to")
+    given = vars(parser.parse_args(argv))
+    if "target" in given:
+        if "arguments" not in given:
+            parser.error("argument --target: needs --arguments")
+        refuse(parser, given, NETWORK, "--target")
+    elif misplaced := [name for name in TARGET if name in given]:
+        parser.error(f"argument --{misplaced[0]}: needs --target")
+    if "self_test" in given:
+        refuse(parser, given, NETWORK | {"target": None, "exhaustive": False}, "--self-test")
+    return argparse.Namespace(**(NETWORK | OTHERS | given))
+
+
+def refuse(parser: cli.Parser, given: dict[str, Any], names: dict[str, Any], flag: str) -> None:
+    """Exits if a flag was given that another makes meaningless."""
+    spelling = {"x64": "float32", "bias": "no-bias"}
+    for name in names:
+        if name in given:
+            wrong = spelling.get(name, name).replace("_", "-")
+            parser.error(f"argument --{wrong}: not allowed with argument {flag}")
+
+
+def indices(text: str) -> tuple[int, ...]:
+    """Parses 0 or 0,2."""
+    return tuple(cli.natural_number(each) for each in text.split(","))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     flags = parse(argv)
-    cli.select_device(flags.platform, x64=flags.x64)
+    of_network = not (flags.target or flags.self_test)
+    cli.select_device(flags.platform, x64=flags.x64 and of_network)
+    check_json(flags.json)
+    if flags.self_test:
+        return self_test(flags)
+    report = audit_target(flags) if flags.target else audit_network(flags)
+    print(f"\n{report}")
+    write_json(flags.json, report.to_dict())
+    try:
+        report.raise_if_failed()
+    except gradcheck.GradientError as error:
+        raise cli.StopError(str(error).splitlines()[0], cli.FAILED) from error
+    return 0
+
+
+def audit_network(flags: argparse.Namespace) -> gradcheck.Report:
+    """Audits the hand-written gradient, or one with a fault, on real images."""
     try:
         dataset = data.load(
             flags.dataset,
@@ -58,37 +137,25 @@ def main(argv: list[str] | None = None) -> int:
         )
         examples = dataset.train
         train.steps_per_epoch(len(examples.inputs), flags.batch_size)
-        if flags.json:
-            if flags.json.is_dir():
-                raise IsADirectoryError("it is a folder")
-            record.check_writable(flags.json.parent)
     except ValueError as error:
         raise cli.StopError(error) from error
-    except OSError as error:
-        raise cli.StopError(
-            f"--json {flags.json} cannot be written: {error.strerror or error}"
-        ) from error
-
-    key = jax.random.key(flags.seed)
-    init_key, order_key, check_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
+    init_key, order_key, check_key = keys(flags)
     sizes = (examples.inputs.shape[1], *flags.hidden, examples.targets.shape[1])
     params = mlp.init(init_key, sizes, scheme=flags.init, bias=flags.bias)
     if flags.epochs:
-        batch_size = min(32, len(examples.inputs))
-        optimizer = train.make_optimizer("adam", 0.01)
         run = train.fit(
             params,
             examples,
             key=order_key,
-            optimizer=optimizer,
-            batch_size=batch_size,
+            optimizer=train.make_optimizer("adam", 0.01),
+            batch_size=min(32, len(examples.inputs)),
             epochs=flags.epochs,
         )
         for epoch in run.epochs:
             params = epoch.state.params
 
     value_and_grad = faults.CATALOGUE[flags.fault] if flags.fault else backprop.value_and_grad
-    inputs, targets = (array[: flags.batch_size] for array in examples)
+    inputs, targets = (jnp.asarray(array[: flags.batch_size]) for array in examples)
     print(
         f"{'-'.join(map(str, sizes))} after {flags.epochs} epochs, "
         f"on {flags.batch_size} images of {dataset.name}"
@@ -98,28 +165,154 @@ def main(argv: list[str] | None = None) -> int:
         _, gradient = value_and_grad(params, inputs, targets)
     except ValueError as error:  # a fault that this network cannot have
         raise cli.StopError(error) from error
-    try:
-        report = gradcheck.check(
-            mlp.loss,
-            params,
-            inputs,
-            targets,
-            gradient=gradient,
-            key=check_key,
-            samples=flags.samples,
-            tolerance=flags.tolerance,
+    return audit(flags, mlp.loss, (params, inputs, targets), gradient, 0, check_key)
+
+
+def audit_target(flags: argparse.Namespace) -> gradcheck.Report:
+    """Audits a function that is named on the command line."""
+    sys.path.insert(0, os.getcwd())
+    target = find("--target", flags.target)
+    arguments = find("--arguments", flags.arguments)
+    gradient = find("--gradient", flags.gradient) if flags.gradient else None
+    for flag, found in (("--target", target), ("--gradient", gradient)):
+        if found is not None and not callable(found):
+            raise cli.StopError(f"{flag} must name a function, got a {type(found).__name__}")
+    if callable(arguments):
+        arguments = arguments()
+    if not isinstance(arguments, tuple):
+        raise cli.StopError(
+            f"--arguments {flags.arguments} must give a tuple, got a {type(arguments).__name__}"
         )
-    except (ValueError, TypeError) as error:  # a gradient that is not even of the right form
-        raise cli.StopError(error, cli.FAILED) from error
-    print(f"\n{report}")
-    if flags.json:
-        flags.json.parent.mkdir(parents=True, exist_ok=True)
-        record.write_json(flags.json, report.to_dict())
+    argnums = flags.argnums if len(flags.argnums) > 1 else flags.argnums[0]
+    print(f"{flags.target} at {flags.arguments}")
+    return audit(flags, target, arguments, gradient, argnums, keys(flags)[2])
+
+
+def audit(flags, f, args, gradient, argnums, key) -> gradcheck.Report:
+    """Calls the checker, and turns what it refuses into one line."""
+    # A gradient that is not even of the right form is wrong; other refusals are bad input.
+    status = cli.FAILED if gradient is not None and not flags.target else cli.BAD_INPUT
     try:
-        report.raise_if_failed()
-    except gradcheck.GradientError as error:
-        raise cli.StopError(str(error).splitlines()[0], cli.FAILED) from error
+        return gradcheck.check(
+            f,
+            *args,
+            gradient=gradient,
+            argnums=argnums,
+            key=key,
+            directions=flags.directions,
+            tolerance=flags.tolerance,
+            exhaustive=flags.exhaustive,
+            control=flags.control,
+        )
+    except (ValueError, TypeError) as error:
+        is_bad_flag = str(error).startswith("tolerance")
+        raise cli.StopError(error, cli.BAD_INPUT if is_bad_flag else status) from error
+
+
+def self_test(flags: argparse.Namespace) -> int:
+    """Plants every fault in turn: each must fail, and what is right must pass."""
+    init_key, _, check_key = keys(flags)
+    examples = data.load("digits").train
+    params = mlp.init(init_key, (64, 32, 32, 10))
+    batch = tuple(jnp.asarray(array[: NETWORK["batch_size"]]) for array in examples)
+    options = {"directions": flags.directions, "tolerance": flags.tolerance, "control": True}
+    network = gradcheck.make_check(mlp.loss, **options)
+
+    def of_network(value_and_grad):
+        return network(
+            params, *batch, gradient=lambda *args: value_and_grad(*args)[1], key=check_key
+        )
+
+    def of_function(f, arguments):
+        return gradcheck.check(f, *arguments, key=check_key, **options)
+
+    dtype = jnp.result_type(float)
+    trials: list[tuple[str, str, Callable[[], gradcheck.Report]]] = [
+        ("the network, by hand", "pass", lambda: of_network(backprop.value_and_grad))
+    ]
+    for name, fault in faults.CATALOGUE.items():
+        trials.append((name, "fail", lambda fault=fault: of_network(fault)))
+    for name, pair in faults.FUNCTIONS.items():
+        arguments = pair.arguments(check_key, dtype)
+        trials.append(
+            (f"{name}, right", "pass", lambda p=pair, a=arguments: of_function(p.right, a))
+        )
+        trials.append((name, "fail", lambda p=pair, a=arguments: of_function(p.wrong, a)))
+
+    rows = []
+    bar = tqdm.tqdm(trials, unit="audit", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    for name, expected, run in bar:
+        try:
+            report = run()
+            verdict, leaf = report.verdict, report.worst.path
+            cause = report.worst.diagnosis if verdict != "pass" else ""
+        except (ValueError, TypeError) as error:  # of the wrong form: refused at the door
+            verdict, leaf, cause = "fail", "", str(error)
+        rows.append(
+            {
+                "name": name,
+                "expected": expected,
+                "verdict": verdict,
+                "leaf": leaf,
+                "diagnosis": cause,
+            }
+        )
+        bar.clear()
+        print(f"{verdict:12}  {name:32}  {leaf if verdict != 'pass' else '':20}  {cause}".rstrip())
+    write_json(flags.json, {"dtype": str(dtype), "trials": rows})
+    wrong = [row["name"] for row in rows if row["verdict"] != row["expected"]]
+    planted = sum(row["expected"] == "fail" for row in rows)
+    caught = planted - sum(row["expected"] == "fail" for row in rows if row["name"] in wrong)
+    print(
+        f"\n{caught} of {planted} faults caught, "
+        f"{len(rows) - planted} right gradients among them, in {dtype}"
+    )
+    if wrong:
+        raise cli.StopError(f"not as expected: {', '.join(wrong)}", cli.FAILED)
     return 0
+
+
+def keys(flags: argparse.Namespace) -> list[jax.Array]:
+    """Returns a key for each of what is drawn at random: parameters, order, directions."""
+    key = jax.random.key(flags.seed)
+    return [jax.random.fold_in(key, purpose) for purpose in range(3)]
+
+
+def find(flag: str, name: str) -> Any:
+    """Returns what ``module:name`` names."""
+    module, separator, path = name.partition(":")
+    if not separator or not module or not path:
+        raise cli.StopError(f"{flag} must be MODULE:NAME, got {name!r}")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise cli.StopError(f"{flag} {name}: {error}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise cli.StopError(f"{flag} {name}: {module} has no {path}")
+        found = getattr(found, part)
+    return found
+
+
+def check_json(path: Path | None) -> None:
+    """Proves that the report can be written, before there is one."""
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        record.check_writable(path.parent)
+    except OSError as error:
+        raise cli.StopError(
+            f"--json {path} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def write_json(path: Path | None, values: Any) -> None:
+    """Writes the report, if that was asked for."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record.write_json(path, values)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_weights_are_shown_where_they_belong():
 
 def test_mosaic_leaves_nothing_out():
     images = np.arange(1, 5 * 6 + 1, dtype=float).reshape(5, 2, 3)
-    mosaic, corners = plots._mosaic(images, columns=2)
+    mosaic, corners = plots.run._mosaic(images, columns=2)
     for image, (top, left) in zip(images, corners, strict=True):
         np.testing.assert_array_equal(mosaic[top : top + 2, left : left + 3], image)
     assert np.nansum(mosaic) == images.sum()

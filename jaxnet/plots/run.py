@@ -10,16 +10,8 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from jaxnet import record
+from jaxnet.plots.style import BLUE, ORANGE, STYLE
 
-_STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": "medium",
-    "figure.dpi": 120,
-    "font.size": 9,
-    "legend.frameon": False,
-}
-_BLUE, _ORANGE = "#2f6db5", "#d97a1d"
 _MAX_NEURONS = 64
 _MAX_MISTAKES = 24
 
@@ -42,7 +34,7 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
     with np.load(directory / record.PARAMS) as params:
         weight = params["[0].weight"].astype(float)
     worst = record.read_json(directory / record.MISTAKES)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figures = [
             training(list(record.read_metrics(directory)), summary),
             first_layer(weight, tuple(summary["image_shape"])),
@@ -56,20 +48,27 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
 
 
 def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
-    """Returns loss and validation accuracy over epochs, the final test result as a dotted line."""
+    """Returns loss and validation accuracy over epochs, the final test result as a dotted line.
+
+    Where the gradient was audited on the way, its error is shown beside them.
+    """
     epochs = [line["epoch"] for line in metrics]
     held_out = [line for line in metrics if line["validation_loss"] is not None]
+    audited = [line for line in metrics if "gradient" in line]
     marker = "o" if len(epochs) == 1 else ""
     test = f"test, at the end: {summary['test_accuracy']:.2%}"
-    figure = Figure(figsize=(8 if held_out else 4.5, 3.2), layout="constrained")
-    loss, *others = figure.subplots(1, 2 if held_out else 1, squeeze=False)[0]
-    loss.plot(epochs, [m["train_loss"] for m in metrics], _BLUE, marker=marker, label="training")
+    panels = 1 + bool(held_out) + bool(audited)
+    figure = Figure(figsize=(0.5 + 4 * panels, 3.2), layout="constrained")
+    loss, *others = figure.subplots(1, panels, squeeze=False)[0]
+    if audited:
+        _gradient_errors(others.pop(), audited)
+    loss.plot(epochs, [m["train_loss"] for m in metrics], BLUE, marker=marker, label="training")
     for accuracy in others:
         epochs = [line["epoch"] for line in held_out]
         losses = [line["validation_loss"] for line in held_out]
-        loss.plot(epochs, losses, _ORANGE, marker=marker, label="validation")
+        loss.plot(epochs, losses, ORANGE, marker=marker, label="validation")
         shares = [100 * line["validation_accuracy"] for line in held_out]
-        accuracy.plot(epochs, shares, _ORANGE, marker=marker, label="validation")
+        accuracy.plot(epochs, shares, ORANGE, marker=marker, label="validation")
         accuracy.axhline(100 * summary["test_accuracy"], color="0.4", ls=":", label=test)
         accuracy.set(title="Accuracy (%)", xlabel="epoch")
     loss.axhline(summary["test_loss"], color="0.4", ls=":", label="test, at the end")
@@ -81,6 +80,18 @@ def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.legend()
     return figure
+
+
+def _gradient_errors(axes: Any, audited: list[dict[str, Any]]) -> None:
+    """Draws each leaf's relative error of the gradient over epochs."""
+    epochs = [line["epoch"] for line in audited]
+    for path in audited[0]["gradient"]["errors"]:
+        errors = [float(line["gradient"]["errors"][path]) for line in audited]
+        axes.plot(epochs, errors, ".-", lw=0.8, ms=3, label=path)
+    axes.set(title="Relative error of the gradient", xlabel="epoch", yscale="log")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter("{x:.0e}")
+    axes.legend(fontsize=6)
 
 
 def first_layer(weight: np.ndarray, image_shape: tuple[int, int]) -> Figure:

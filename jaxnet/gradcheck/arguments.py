@@ -1,0 +1,198 @@
+"""The argument under audit, taken apart into real arrays with names."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Leaf(NamedTuple):
+    """An array of the argument.
+
+    Attributes:
+      path: its name, as in ``params[0].weight``.
+      shape: its shape.
+      dtype: its dtype, real or complex.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether a coordinate is a pair, real and imaginary part."""
+        return jnp.issubdtype(self.dtype, jnp.complexfloating)
+
+    @property
+    def size(self) -> int:
+        """How many real coordinates it has."""
+        return math.prod(self.shape) * (2 if self.is_complex else 1)
+
+    def place(self, coordinate: int) -> str:
+        """Returns the name of a real coordinate, e.g. ``params[0].weight[400, 10]``."""
+        part = ""
+        if self.is_complex:
+            coordinate, imaginary = divmod(coordinate, 2)
+            part = ".imag" if imaginary else ".real"
+        index = ", ".join(str(i) for i in np.unravel_index(coordinate, self.shape))
+        return f"{self.path}[{index}]{part}" if index else f"{self.path}{part}"
+
+
+class Argument(NamedTuple):
+    """Which arguments are differentiated, and how they come apart.
+
+    Attributes:
+      argnums: as of `jax.grad`.
+      treedef: of ``args[argnums]``; of the tuple of them if there are several.
+      leaves: the arrays.
+    """
+
+    argnums: int | tuple[int, ...]
+    treedef: Any
+    leaves: tuple[Leaf, ...]
+
+    def split(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
+        """Returns the real leaves and the arguments without them.
+
+        A complex leaf becomes a real one with an axis more: real and imaginary parts.
+        """
+        leaves = self.treedef.flatten_up_to(select(args, self.argnums))
+        numbers = set(_as_tuple(self.argnums))
+        rest = tuple(None if i in numbers else arg for i, arg in enumerate(args))
+        return [_to_real(jnp.asarray(each)) for each in leaves], rest
+
+    def join(self, leaves: Sequence[Any], rest: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns the arguments whose real leaves are given."""
+        pairs = zip(self.leaves, leaves, strict=True)
+        x = self.treedef.unflatten([_from_real(leaf, array) for leaf, array in pairs])
+        parts = x if isinstance(self.argnums, tuple) else (x,)
+        args = list(rest)
+        for number, part in zip(_as_tuple(self.argnums), parts, strict=True):
+            args[number] = part
+        return tuple(args)
+
+    def flatten_gradient(self, gradient: Any) -> list[np.ndarray]:
+        """Returns a gradient's real coordinates, ``(size,)`` float64 a leaf.
+
+        JAX's gradient in ``x + iy`` is ``df/dx - i df/dy``.
+        """
+        leaves = self.treedef.flatten_up_to(gradient)
+        flat = []
+        for array in leaves:
+            if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
+                array = np.conj(np.asarray(array, np.complex128)).ravel().view(np.float64)
+            flat.append(np.asarray(array, np.float64).ravel())
+        return flat
+
+
+def select(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
+    """Returns ``args[argnums]``, or a tuple of several arguments."""
+    if isinstance(argnums, tuple):
+        return tuple(args[number] for number in argnums)
+    return args[argnums]
+
+
+def examine(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int]) -> Argument:
+    """Returns how the argument comes apart, once it is fit to be differentiated.
+
+    Raises:
+      ValueError: ``argnums`` out of range, no leaves, an empty one, or one that is not finite.
+      TypeError: ``argnums`` or a leaf of another kind.
+    """
+    numbers = _as_tuple(argnums)
+    if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers):
+        raise TypeError(f"argnums must be integers, got {argnums!r}")
+    if not numbers or not all(0 <= number < len(args) for number in numbers):
+        raise ValueError(f"argnums must be from 0 to {len(args) - 1}, got {argnums}")
+    names = _parameter_names(f, len(args))
+    leaves = []
+    for number in numbers:
+        found = jax.tree_util.tree_leaves_with_path(args[number])
+        if not found:
+            raise ValueError(f"{names[number]} must hold arrays, got none")
+        leaves += [_examine_leaf(names[number] + _keystr(path), leaf) for path, leaf in found]
+    chosen = argnums if isinstance(argnums, int | np.integer) else numbers
+    return Argument(chosen, jax.tree.structure(select(args, chosen)), tuple(leaves))  # pyright: ignore
+
+
+def check_like(gradient: Any, x: Any, argument: Argument) -> None:
+    """Raises unless a gradient has the structure, shapes and dtypes of its argument.
+
+    Raises:
+      ValueError: another structure or shape.
+      TypeError: another dtype, or a leaf that is no array.
+    """
+    structure = jax.tree.structure(gradient)
+    if structure != argument.treedef:
+        raise ValueError(
+            f"the gradient must have the structure of its argument, {argument.treedef}, "
+            f"got {structure}"
+        )
+    for leaf, ours in zip(argument.leaves, argument.treedef.flatten_up_to(gradient), strict=True):
+        name = f"the gradient in {leaf.path}"
+        if getattr(ours, "dtype", None) == jax.dtypes.float0:
+            raise TypeError(
+                f"{name} must have dtype {leaf.dtype}, got float0, JAX's zero in integers"
+            )
+        if not hasattr(ours, "dtype") and not isinstance(ours, float | complex):
+            raise TypeError(f"{name} must be an array, got {type(ours).__name__}")
+        if jnp.shape(ours) != leaf.shape:
+            raise ValueError(f"{name} must have shape {leaf.shape}, got {jnp.shape(ours)}")
+        if jnp.result_type(ours) != leaf.dtype:
+            raise TypeError(f"{name} must have dtype {leaf.dtype}, got {jnp.result_type(ours)}")
+
+
+def _examine_leaf(name: str, leaf: Any) -> Leaf:
+    try:
+        dtype = jnp.result_type(leaf)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array, got {type(leaf).__name__}") from error
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(
+            f"{name} must be floating-point or complex to be differentiated, got {dtype}"
+        )
+    if np.size(leaf) == 0:
+        raise ValueError(f"{name} must not be empty, got shape {jnp.shape(leaf)}")
+    found = Leaf(name, jnp.shape(leaf), dtype)
+    bad = np.flatnonzero(~np.isfinite(np.asarray(leaf, np.complex128).ravel()))
+    if len(bad):
+        place = found._replace(dtype=np.dtype(np.float64)).place(int(bad[0]))
+        raise ValueError(f"{place} must be finite, got {np.ravel(leaf)[bad[0]]}")
+    return found
+
+
+def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
+    names = [f"args[{number}]" for number in range(count)]
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):  # a builtin, or a callable of another make
+        return names
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    for number, parameter in enumerate(parameters[:count]):
+        if parameter.kind not in positional:
+            break
+        names[number] = parameter.name
+    return names
+
+
+def _keystr(path: Any) -> str:
+    return jax.tree_util.keystr(path)
+
+
+def _as_tuple(argnums: int | Sequence[int]) -> tuple[int, ...]:
+    return (argnums,) if not isinstance(argnums, Sequence) else tuple(argnums)  # pyright: ignore
+
+
+def _to_real(array: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return array
+    return jnp.stack([array.real, array.imag], axis=-1)
+
+
+def _from_real(leaf: Leaf, array: jax.Array) -> jax.Array:
+    return jax.lax.complex(array[..., 0], array[..., 1]) if leaf.is_complex else array

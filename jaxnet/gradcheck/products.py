@@ -1,0 +1,275 @@
+"""Audits of more than gradients: products with a Jacobian, its transpose, and a Hessian.
+
+Each is the slope of a scalar function, so that one audit serves all. Of a function f with any
+outputs, <w, f(x)> is scalar for a fixed random w: its gradient is the vector-Jacobian product with
+w, and its slope along v is <w, Jv>. Of a scalar f, <w, grad f(x)> has the gradient Hw. An error of
+a Jacobian or Hessian shows in its product with one random w, but for chance, as in any other.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.gradcheck import arguments, audit, differences
+from jaxnet.gradcheck.arguments import Argument
+from jaxnet.gradcheck.reference import Programs
+from jaxnet.gradcheck.report import Report
+from jaxnet.gradcheck.run import Run, Subject
+
+_COTANGENT, _TANGENT = 2**30, 2**30 + 1  # what a seed is for
+
+
+def check_vjp(
+    f: Callable[..., Any],
+    *args: Any,
+    vjp: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] = 0,
+    key: jax.Array | None = None,
+    **options: Any,
+) -> Report:
+    """Audits the product of a random cotangent with the Jacobian of ``f``.
+
+    Where ``f`` has a forward mode, the note says how well it agrees: <w, Jv> is <w'J, v>.
+
+    Args:
+      f: a function that JAX can trace, with a pytree of floating-point or complex arrays as result.
+      *args: its arguments.
+      vjp: called as ``vjp(*args, cotangent)``, with a cotangent like the result, and returns a
+        pytree like ``args[argnums]``; or None for `jax.vjp`.
+      argnums: which argument to differentiate in, or several.
+      key: draws cotangent and directions; ``jax.random.key(0)`` by default.
+      **options: ``directions``, ``tolerance``, ``exhaustive`` and ``control`` as of `check`.
+
+    Returns:
+      A `Report`, as of `check`.
+
+    Raises:
+      TypeError: results that are not floating-point or complex arrays.
+      ValueError: as of `check`.
+    """
+    argument = arguments.examine(f, args, argnums)
+    cotangent = _cotangent(f, args, key)
+    gradient = None if vjp is None else vjp(*args, cotangent)
+    report = audit.check(
+        _weigh(f, cotangent), *args, gradient=gradient, argnums=argnums, key=key, **options
+    )
+    if gradient is None:
+        gradient = jax.grad(_weigh(f, cotangent), argument.argnums)(*args)
+    note = _identity(f, args, argument, cotangent, gradient, report.tolerance, key)
+    return report._replace(subject="vjp", notes=(*report.notes, note))
+
+
+def check_jvp(
+    f: Callable[..., Any],
+    *args: Any,
+    jvp: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] = 0,
+    key: jax.Array | None = None,
+    **options: Any,
+) -> Report:
+    """Audits the product of the Jacobian of ``f`` with tangents.
+
+    Args:
+      f: as of `check_vjp`, and so are the others.
+      *args: arguments of ``f``.
+      jvp: called as ``jvp(*args, tangent)``, with a tangent like ``args[argnums]``, and returns a
+        pytree like the result; or None for `jax.jvp`.
+      argnums: which argument to differentiate in, or several.
+      key: draws a cotangent and directions.
+      **options: as of `check_vjp`.
+
+    Returns:
+      A `Report`; an error is relative to the Jacobian's product with the cotangent. A function
+      without a forward mode, for it has a `jax.custom_vjp`, is inconclusive, and the note says so.
+
+    Raises:
+      As `check_vjp`.
+    """
+    argument = arguments.examine(f, args, argnums)
+    settings = audit.make_options(argument, key=key, **options)
+    cotangent = _cotangent(f, args, key)
+    dtype = str(jnp.result_type(*(leaf.dtype for leaf in argument.leaves)))
+    forward = functools.partial(_forward, f, argument) if jvp is None else jvp
+    compiled = jax.jit(forward)
+
+    def slope(draws, span):
+        tangent = _tangent(argument, draws, span)
+        return float(_weighted(compiled(*args, tangent), cotangent))
+
+    try:
+        outputs = compiled(*args, _tangent(argument, None, None))
+    except TypeError as error:
+        if jvp is not None or "custom_vjp" not in str(error):
+            raise
+        note = "f has no forward mode: it has a jax.custom_vjp, which defines reverse mode only"
+        return Report((), settings.tolerance, dtype, "nothing", "jvp", (note,))
+    _check_outputs(outputs, jax.eval_shape(lambda *args: f(*args), *args))
+    weighted = _weigh(f, cotangent)
+    programs = Programs(weighted, argument.argnums)
+    subject = Subject("jvp", None, slope)
+    return Run(programs, argument, args, programs.evaluate(args), subject, settings).report()
+
+
+def check_hvp(
+    f: Callable[..., Any],
+    *args: Any,
+    hvp: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] = 0,
+    key: jax.Array | None = None,
+    **options: Any,
+) -> Report:
+    """Audits the product of the Hessian of a scalar ``f`` with a random vector.
+
+    The differences are of ``jax.grad(f)``; audit that first.
+
+    Args:
+      f: as of `check`, and twice differentiable.
+      *args: its arguments, real.
+      hvp: called as ``hvp(*args, vector)``, with a vector like ``args[argnums]``, and returns a
+        pytree like it; or None for the derivative of ``jax.grad(f)``, forward over reverse.
+      argnums: which argument to differentiate in, or several.
+      key: draws the vector and directions.
+      **options: as of `check_vjp`.
+
+    Returns:
+      A `Report`, as of `check`.
+
+    Raises:
+      TypeError: complex arguments, or what `check` refuses.
+      ValueError: as of `check`.
+    """
+    argument = arguments.examine(f, args, argnums)
+    differences.check_result(f, args)
+    for leaf in argument.leaves:
+        if leaf.is_complex:
+            raise TypeError(f"{leaf.path} must be real for a Hessian, got {leaf.dtype}")
+    gradient = functools.wraps(f)(jax.grad(lambda *args: f(*args), argument.argnums))
+    vector = _cotangent(gradient, args, key)
+    if hvp is None:
+        try:
+            product = _forward(gradient, argument, *args, vector)
+        except TypeError:  # without a forward mode: reverse over reverse
+            product = jax.grad(_weigh(gradient, vector), argument.argnums)(*args)
+    else:
+        product = hvp(*args, vector)
+    report = audit.check(
+        _weigh(gradient, vector), *args, gradient=product, argnums=argnums, key=key, **options
+    )
+    return report._replace(subject="hvp")
+
+
+def _weigh(f: Callable[..., Any], cotangent: Any) -> Callable[..., Any]:
+    @functools.wraps(f)
+    def weighted(*args):
+        return _weighted(f(*args), cotangent)
+
+    return weighted
+
+
+def _weighted(outputs: Any, cotangent: Any) -> jax.Array:
+    """Returns <w, y>, the sum of real parts where they are complex."""
+    total: Any = None
+    pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(cotangent), strict=True)
+    for output, weight in pairs:
+        term = jnp.sum((output * jnp.asarray(weight).astype(output.dtype)).real)
+        total = term if total is None else total + term.astype(total.dtype)
+    return total
+
+
+def _cotangent(f: Callable[..., Any], args: tuple[Any, ...], key: jax.Array | None) -> Any:
+    """Draws weights for the outputs, normally distributed."""
+    outputs = jax.eval_shape(lambda *args: f(*args), *args)
+    found = jax.tree_util.tree_leaves_with_path(outputs)
+    if not found:
+        raise TypeError("f must return arrays, got none")
+    for path, leaf in found:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise TypeError(
+                f"f must return floating-point or complex arrays, got {leaf.dtype} in "
+                f"result{jax.tree_util.keystr(path)}"
+            )
+    generator = np.random.default_rng((*_seed(key), _COTANGENT))
+
+    def draw(leaf):
+        weights = generator.standard_normal(leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            weights = weights + 1j * generator.standard_normal(leaf.shape)
+        return jnp.asarray(np.asarray(weights).astype(leaf.dtype))
+
+    return jax.tree.map(draw, outputs)
+
+
+def _tangent(argument: Argument, draws: Any, span: Any) -> Any:
+    """Returns a span of a direction as a pytree like the argument; zero without one."""
+    arrays = []
+    for index, leaf in enumerate(argument.leaves):
+        flat = np.zeros(leaf.size)
+        if span is not None and index == span.leaf:
+            flat[span.start : span.stop] = draws[index][span.start : span.stop]
+        if leaf.is_complex:
+            flat = flat.view(np.complex128)
+        arrays.append(jnp.asarray(flat.reshape(leaf.shape).astype(leaf.dtype)))
+    return argument.treedef.unflatten(arrays)
+
+
+def _forward(f: Callable[..., Any], argument: Argument, *args: Any) -> Any:
+    """Returns the Jacobian's product with the last argument, a tangent."""
+    *before, tangent = args
+    numbers = argument.argnums if isinstance(argument.argnums, tuple) else (argument.argnums,)
+    tangents = tangent if isinstance(argument.argnums, tuple) else (tangent,)
+    values = [before[number] for number in numbers]
+    values = jax.tree.map(lambda x, v: jnp.asarray(x, v.dtype), tuple(values), tuple(tangents))
+
+    def of_values(*values):
+        full = list(before)
+        for number, value in zip(numbers, values, strict=True):
+            full[number] = value
+        return f(*full)
+
+    return jax.jvp(of_values, tuple(values), tuple(tangents))[1]
+
+
+def _identity(f, args, argument, cotangent, gradient, tolerance, key) -> str:
+    """Compares reverse with forward mode, and returns the outcome in words."""
+    flat = argument.flatten_gradient(gradient)
+    generator = np.random.default_rng((*_seed(key), _TANGENT))
+    draws = [generator.standard_normal(leaf.size).astype(np.float32) for leaf in argument.leaves]
+    arrays = []
+    for draw, leaf in zip(draws, argument.leaves, strict=True):
+        draw = draw.astype(np.float64)
+        draw = draw.view(np.complex128) if leaf.is_complex else draw
+        arrays.append(jnp.asarray(draw.reshape(leaf.shape).astype(leaf.dtype)))
+    try:
+        outputs = jax.jit(functools.partial(_forward, f, argument))(
+            *args, argument.treedef.unflatten(arrays)
+        )
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        return "no forward mode to compare with: f has a jax.custom_vjp"
+    forward = float(_weighted(outputs, cotangent))
+    reverse = sum(float(ours @ draw) for ours, draw in zip(flat, draws, strict=True))
+    norm = float(np.sqrt(sum(np.sum(ours**2) for ours in flat)))
+    error = abs(forward - reverse) / norm if norm else abs(forward - reverse)
+    agrees = "agree" if error <= tolerance else "DISAGREE"
+    return f"forward and reverse mode {agrees}: <w, Jv> and <w'J, v> differ by {error:.1e}"
+
+
+def _check_outputs(outputs: Any, expected: Any) -> None:
+    if jax.tree.structure(outputs) != jax.tree.structure(expected):
+        raise ValueError(
+            f"jvp must return the structure of the result, {jax.tree.structure(expected)}, "
+            f"got {jax.tree.structure(outputs)}"
+        )
+    for ours, leaf in zip(jax.tree.leaves(outputs), jax.tree.leaves(expected), strict=True):
+        if ours.shape != leaf.shape:
+            raise ValueError(f"jvp must return shape {leaf.shape}, got {ours.shape}")
+
+
+def _seed(key: jax.Array | None) -> tuple[int, ...]:
+    key = jax.random.key(0) if key is None else key
+    return tuple(np.ravel(jax.random.key_data(key)).tolist())

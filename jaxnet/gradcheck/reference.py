@@ -1,0 +1,291 @@
+"""The function near a point: what its values alone say of its slopes."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.gradcheck import slopes
+from jaxnet.gradcheck.arguments import Argument
+from jaxnet.gradcheck.slopes import Slopes
+
+_ROWS = 256  # points that one call of the compiled program evaluates, at most
+
+# A function that says something else in float64 than in the dtype of its arguments, by more than
+# rounding can explain, is another one: it draws random numbers inside, say.
+_SAME_VALUE = 8.0  # times the square root of the dtype's spacing
+
+
+class Span(NamedTuple):
+    """Consecutive real coordinates of a leaf, from ``start`` to before ``stop``."""
+
+    leaf: int
+    start: int
+    stop: int
+
+
+class Gauge(NamedTuple):
+    """What is known of the function along one leaf.
+
+    Attributes:
+      unit: the leaf's scale, in which steps are measured.
+      step: that measures best.
+      noise: standard deviation of the round-off in a value.
+    """
+
+    unit: float
+    step: float
+    noise: float
+
+
+class Programs:
+    """What is compiled of a function; kept from audit to audit."""
+
+    def __init__(self, f: Callable[..., Any], argnums: int | tuple[int, ...]):
+        """Wraps ``f`` anew, so that nothing compiled of it before is mistaken for it."""
+        self._value = jax.jit(lambda args: f(*args))
+        self._value_and_gradient = jax.jit(lambda args: jax.value_and_grad(f, argnums)(*args))
+
+        def value_of_leaves(argument, leaves, rest):
+            return f(*argument.join(leaves, rest))
+
+        self.values = jax.jit(_make_values(value_of_leaves), static_argnums=0)
+
+    def evaluate(self, args: tuple[Any, ...]) -> "Evaluation":
+        """Returns the value, and the gradient of `jax.grad` if there is one."""
+        try:
+            value, gradient = self._value_and_gradient(args)
+            return Evaluation(value, gradient, None)
+        except Exception as error:  # without a derivative, a function may raise anything
+            return Evaluation(self._value(args), None, error)
+
+
+class Evaluation(NamedTuple):
+    """A value, and the gradient or why there is none."""
+
+    value: jax.Array
+    gradient: Any
+    error: Exception | None
+
+
+def _make_values(value: Callable[..., Any]) -> Callable[..., Any]:
+    def values(argument, leaves, rest, draws, rows, count):
+        """Returns the value at each row's point: its leaf moved along the draws in its span."""
+
+        def at(row, results):
+            index, start, stop, distance = (column[row] for column in rows)
+            moved = []
+            for number, (leaf, draw) in enumerate(zip(leaves, draws, strict=True)):
+                along = jnp.arange(leaf.size, dtype=np.int32).reshape(leaf.shape)
+                inside = (index == number) & (start <= along) & (along < stop)
+                step = jnp.where(inside, distance.astype(leaf.dtype), jnp.zeros((), leaf.dtype))
+                moved.append(leaf + step * draw)
+            result = value(argument, moved, rest)
+            return results.at[row].set(result.astype(results.dtype))
+
+        results = jnp.zeros(len(rows[0]), rows[-1].dtype)
+        # One at a time: memory stays that of one evaluation, and f need not be vectorisable.
+        return jax.lax.fori_loop(0, count, at, results)
+
+    return values
+
+
+class Reference:
+    """Measures slopes of a function at a point, in float64 if the function allows it.
+
+    Attributes:
+      precise: whether in float64; else in the arguments' own dtype, and ``note`` says why.
+      note: what is to be said of the precision, or empty.
+      value: of the function, as measured here.
+      gradient: of `jax.grad` in this precision, flat; None if there is none, or not finite.
+    """
+
+    def __init__(
+        self, programs: Programs, argument: Argument, args: tuple[Any, ...], own: Evaluation
+    ):
+        """Chooses the precision.
+
+        Args:
+          programs: of the function.
+          argument: how it comes apart.
+          args: the point.
+          own: the function there, in its arguments' own dtype.
+
+        Raises:
+          ValueError: the value at the point is not finite.
+        """
+        self._programs, self._argument = programs, argument
+        value = float(own.value)
+        if not np.isfinite(value):
+            raise ValueError(f"f must be finite where its gradient is checked, got {value}")
+        self.is_deterministic = all(float(programs.evaluate(args).value) == value for _ in range(2))
+        found, self.note = self._in_float64(args, value)
+        self.precise = not self.note
+        with self.precision():
+            if self.precise:
+                args = jax.tree.map(to_float64, args)
+            else:
+                found = own
+            self._leaves, self._rest = argument.split(args)
+        self.value = float(found.value)
+        self.epsilon = float(jnp.finfo(found.value.dtype).eps)
+        if self.precise and found.value.dtype != np.float64:
+            self.note = f"f returns {found.value.dtype} whatever it is given: error bars are wider"
+        if not self.is_deterministic:
+            self.note = "f is not deterministic: two calls with the same arguments differ"
+        self.gradient = (
+            None if found.gradient is None else argument.flatten_gradient(found.gradient)
+        )
+        if self.gradient and not all(np.isfinite(leaf).all() for leaf in self.gradient):
+            self.gradient = None
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context in which this reference computes."""
+        return jax.enable_x64(True) if self.precise else contextlib.nullcontext()
+
+    def _in_float64(self, args: tuple[Any, ...], own: float) -> tuple[Any, str]:
+        """Returns the function in float64; or, in its place, why it cannot be had."""
+        try:
+            with jax.enable_x64(True):
+                found = self._programs.evaluate(jax.tree.map(to_float64, args))
+        except Exception as error:  # whatever a function makes of another dtype
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            return (
+                None,
+                f"f does not take float64 ({_shorten(reason[0])}): measured in its own dtype",
+            )
+        wide = float(found.value)
+        epsilon = max(float(jnp.finfo(leaf.dtype).eps) for leaf in self._argument.leaves)
+        if not abs(wide - own) <= _SAME_VALUE * np.sqrt(epsilon) * max(abs(wide), abs(own)):
+            return None, (
+                f"f is {own:g}, and {wide:g} in float64 (random numbers drawn inside f differ, "
+                f"too): measured in its own dtype"
+            )
+        return found, ""
+
+    def draw(self, seed: Sequence[int]) -> list[np.ndarray]:
+        """Returns normally distributed directions in every leaf, as this precision holds them."""
+        generator = np.random.default_rng(seed)
+        return [
+            generator.standard_normal(leaf.size).astype(leaf.dtype).astype(np.float64)
+            for leaf in self._leaves
+        ]
+
+    def explore(
+        self, draws: Sequence[np.ndarray], leaves: Sequence[int]
+    ) -> dict[int, tuple[Slopes, Gauge]]:
+        """Measures the slope along each leaf's draw with steps of all sizes.
+
+        Returns:
+          For each leaf a slope, and with what to measure others.
+        """
+        units = {leaf: _scale(self._leaves[leaf]) for leaf in leaves}
+        ladders = {leaf: slopes.ladder(units[leaf]) for leaf in leaves}
+        spacings = {leaf: float(jnp.finfo(self._leaves[leaf].dtype).eps) ** 0.6 for leaf in leaves}
+        spans, distances = [], []
+        for leaf in leaves:
+            steps = ladders[leaf]
+            points = np.concatenate([steps, -steps, spacings[leaf] * slopes.NOISE_POINTS])
+            distances.append(units[leaf] * points)
+            spans += [Span(leaf, 0, self._leaves[leaf].size)] * len(points)
+        values = self.values(draws, spans, np.concatenate(distances))
+        found = {}
+        ends = np.cumsum([len(each) for each in distances])[:-1]
+        for leaf, of_leaf in zip(leaves, np.split(values, ends), strict=True):
+            steps = ladders[leaf][None]
+            parts = np.split(of_leaf, [steps.size, 2 * steps.size])
+            above, below, near = (part[None] for part in parts)
+            noise = np.maximum(slopes.noise(near[0]), slopes.scatter(steps, above, below))
+            slope = slopes.extrapolate(steps, above, below, self.value, noise, self.epsilon)
+            level = float(slope.round_off[0] * slope.step[0]) / 3
+            if slopes.is_contradicted(slope, near[0], spacings[leaf], self.epsilon):
+                slope, level = slope._replace(truncation=np.array([np.inf])), np.inf
+            found[leaf] = _scaled(slope, units[leaf]), Gauge(units[leaf], slope.step[0], level)
+        return found
+
+    def measure(
+        self, draws: Sequence[np.ndarray], spans: Sequence[Span], gauges: dict[int, Gauge]
+    ) -> Slopes:
+        """Measures the slopes along spans of the draws, with steps that are known to be good."""
+        ladders = np.stack([slopes.around(gauges[span.leaf].step) for span in spans])
+        units = np.array([gauges[span.leaf].unit for span in spans])
+        count = ladders.shape[1]
+        distances = units[:, None] * np.concatenate([ladders, -ladders], axis=1)
+        rows = [span for span in spans for _ in range(2 * count)]
+        values = self.values(draws, rows, distances.ravel()).reshape(len(spans), 2 * count)
+        noise = np.array([[gauges[span.leaf].noise] for span in spans])
+        above, below = values[:, :count], values[:, count:]
+        found = slopes.extrapolate(ladders, above, below, self.value, noise, self.epsilon)
+        return _scaled(found, units)
+
+    def leaf(self, index: int) -> jax.Array:
+        """Returns a leaf as it is at the point, real."""
+        return self._leaves[index]
+
+    def tabulate(self, index: int, gauge: Gauge) -> Slopes:
+        """Measures the slopes along all coordinates of a leaf."""
+        size = self._leaves[index].size
+        ones = [np.ones(leaf.size) for leaf in self._leaves]
+        return self.measure(ones, [Span(index, i, i + 1) for i in range(size)], {index: gauge})
+
+    def values(
+        self, draws: Sequence[np.ndarray], spans: Sequence[Span], distances: np.ndarray
+    ) -> np.ndarray:
+        """Returns the function's values where leaves are moved along spans of the draws."""
+        with self.precision():
+            arrays = [
+                jnp.asarray(draw.reshape(leaf.shape), leaf.dtype)
+                for draw, leaf in zip(draws, self._leaves, strict=True)
+            ]
+            numbers = np.array(spans, np.int32)
+            wide = np.float64 if self.precise else np.float32
+            results = []
+            for first in range(0, len(distances), _ROWS):
+                count = min(_ROWS, len(distances) - first)
+                columns = [_padded(c) for c in numbers[first : first + count].T]
+                columns.append(_padded(distances[first : first + count].astype(wide)))
+                results.append(
+                    np.asarray(
+                        self._programs.values(
+                            self._argument, self._leaves, self._rest, arrays, columns, count
+                        )
+                    )[:count]
+                )
+        return np.concatenate(results).astype(np.float64)
+
+
+def to_float64(leaf: Any) -> Any:
+    """Returns a leaf in double precision if it is floating-point or complex, else as it is."""
+    dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return np.asarray(leaf, np.complex128)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return np.asarray(leaf, np.float64)
+    return leaf
+
+
+def _scaled(found: Slopes, unit: Any) -> Slopes:
+    return Slopes(
+        found.value / unit,
+        found.truncation / unit,
+        found.round_off / unit,
+        found.step,
+        found.jump / unit,
+    )
+
+
+def _scale(leaf: jax.Array) -> float:
+    array = np.asarray(leaf, np.float64)
+    largest = float(np.max(np.abs(array)))
+    return largest * float(np.sqrt(np.mean((array / largest) ** 2))) if largest else 1.0
+
+
+def _padded(column: np.ndarray) -> np.ndarray:
+    return np.pad(column, (0, _ROWS - len(column)))
+
+
+def _shorten(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,360 @@
+"""One audit: measures the leaves of a gradient until each is decided, or cannot be."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.gradcheck import diagnosis, location
+from jaxnet.gradcheck.arguments import Argument
+from jaxnet.gradcheck.judgement import FAIL, INCONCLUSIVE, PASS, Evidence, Judgement, judge
+from jaxnet.gradcheck.reference import Evaluation, Gauge, Programs, Reference, Span
+from jaxnet.gradcheck.report import LeafReport, Report, Slope
+from jaxnet.gradcheck.slopes import Slopes
+
+MISS = 1e-6  # chance of a wrong verdict on a leaf, in either direction
+_MOST_DIRECTIONS = 8  # times those asked for, while a leaf is undecided
+
+# JAX's own gradient differs by so much between its dtype and float64, relative to the norm, where
+# rounding still explains it; more is a fault, whatever makes it. By the bytes of an element.
+_ROUNDING = {2: 0.5, 4: 0.05, 8: 0.0}
+_SEARCHED = 3  # failing leaves that are searched by differences, the worst
+_TABULATED = 4096  # coordinates up to which a failing leaf is measured in full
+
+
+class Options(NamedTuple):
+    """How an audit is made; see `check`."""
+
+    directions: int
+    tolerance: float
+    exhaustive: bool
+    control: bool
+    seed: tuple[int, ...]
+
+
+class Subject(NamedTuple):
+    """The derivative under audit.
+
+    Attributes:
+      name: what it is, for the report.
+      flat: the gradient in full; None if it is only known as a function that gives slopes.
+      slope: returns the slope along a span of a direction.
+    """
+
+    name: str
+    flat: list[np.ndarray] | None
+    slope: Callable[[list[np.ndarray], Span], float]
+
+
+class Run:
+    """One audit: what was measured of each leaf so far."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        argument: Argument,
+        args: tuple[Any, ...],
+        own: Evaluation,
+        subject: Subject,
+        options: Options,
+    ):
+        self._argument, self._args = argument, args
+        self._subject, self._options = subject, options
+        self._own = None if own.gradient is None else argument.flatten_gradient(own.gradient)
+        self._reference = Reference(programs, argument, args, own)
+        self._anchor = self._reference.gradient
+        count = len(argument.leaves)
+        self._measured: list[list[tuple[Slopes, np.ndarray, np.ndarray]]] = [
+            [] for _ in range(count)
+        ]
+        self._gauges: dict[int, Gauge] = {}
+        self._exact = [
+            options.exhaustive or leaf.size <= options.directions for leaf in argument.leaves
+        ]
+
+    def report(self) -> Report:
+        """Measures until every leaf is decided, or cannot be, and reports."""
+        self._explore()
+        undecided, rounds = list(range(len(self._argument.leaves))), 1
+        while undecided and rounds <= _MOST_DIRECTIONS:
+            self._measure(undecided, rounds * self._options.directions)
+            undecided = [leaf for leaf in undecided if self._is_worth_more(leaf)]
+            rounds *= 2
+        found = [self._conclude(leaf) for leaf in range(len(self._argument.leaves))]
+        failing = sorted(
+            (leaf for leaf, (judged, _) in enumerate(found) if judged.verdict == FAIL),
+            key=lambda leaf: -np.nan_to_num(found[leaf][0].error, nan=np.inf),
+        )
+        searched = set(failing[:_SEARCHED])
+        leaves = [
+            self._describe(leaf, *found[leaf], leaf in searched) for leaf in range(len(found))
+        ]
+        notes = (self._reference.note,) if self._reference.note else ()
+        dtype = str(jnp.result_type(*(leaf.dtype for leaf in self._argument.leaves)))
+        reference = "float64" if self._reference.precise else dtype
+        return Report(
+            tuple(leaves), self._options.tolerance, dtype, reference, self._subject.name, notes
+        )
+
+    # Measuring
+
+    def _explore(self) -> None:
+        draws = self._reference.draw((*self._options.seed, 0))
+        leaves = range(len(self._argument.leaves))
+        for leaf, (slope, gauge) in self._reference.explore(draws, leaves).items():
+            self._gauges[leaf] = gauge
+            if not self._exact[leaf]:
+                self._keep(leaf, slope, draws, [self._whole(leaf)])
+
+    def _measure(self, leaves: Sequence[int], directions: int) -> None:
+        """Brings leaves to so many directions, or measures all of their coordinates."""
+        for leaf in leaves:
+            if self._exact[leaf] and not self._measured[leaf]:
+                self._keep(leaf, self._tabulate(leaf), None, self._coordinates(leaf))
+        sampled = [leaf for leaf in leaves if not self._exact[leaf]]
+        for number in range(1, directions):
+            some = [leaf for leaf in sampled if len(self._measured[leaf]) <= number]
+            if some:
+                self._measure_along(some, number)
+
+    def _measure_along(self, leaves: Sequence[int], number: int) -> None:
+        draws = self._reference.draw((*self._options.seed, number))
+        spans = [self._whole(leaf) for leaf in leaves]
+        found = self._reference.measure(draws, spans, self._gauges)
+        for i, leaf in enumerate(leaves):
+            slope = Slopes(*(column[i : i + 1] for column in found))
+            if slope.bar[0] > 100 * self._measured[leaf][0][0].bar[0]:
+                # Not like the first direction: these steps do not suit it.
+                slope, _ = self._reference.explore(draws, [leaf])[leaf]
+            self._keep(leaf, slope, draws, [self._whole(leaf)])
+
+    def _tabulate(self, leaf: int) -> Slopes:
+        """Measures all coordinates of a leaf."""
+        return self._reference.tabulate(leaf, self._gauges[leaf])
+
+    def _keep(self, leaf, slope: Slopes, draws, spans: Sequence[Span]) -> None:
+        if draws is None:
+            draws = self._ones()
+        given = np.array([self._subject.slope(draws, span) for span in spans])
+        anchor = np.full(len(spans), np.nan)
+        if self._anchor is not None:
+            anchor = np.array([project(self._anchor, draws, span) for span in spans])
+        self._measured[leaf].append((slope, given, anchor))
+
+    def _whole(self, leaf: int) -> Span:
+        return Span(leaf, 0, self._argument.leaves[leaf].size)
+
+    def _coordinates(self, leaf: int) -> list[Span]:
+        return [Span(leaf, i, i + 1) for i in range(self._argument.leaves[leaf].size)]
+
+    def _ones(self) -> list[np.ndarray]:
+        return [np.ones(leaf.size) for leaf in self._argument.leaves]
+
+    # Judging
+
+    def _slopes(self, leaf: int) -> tuple[Slopes, np.ndarray, np.ndarray]:
+        found, given, anchor = zip(*self._measured[leaf], strict=True)
+        joined = Slopes(*map(np.concatenate, zip(*found, strict=True)))
+        return joined, np.concatenate(given), np.concatenate(anchor)
+
+    def _evidence(self, leaf: int) -> Evidence:
+        found, given, anchor = self._slopes(leaf)
+        flat = None if self._subject.flat is None else self._subject.flat[leaf]
+        whole = None if self._anchor is None else self._anchor[leaf]
+        return Evidence(
+            given=given,
+            numerical=found.value,
+            bars=found.bar,
+            systematic=found.systematic,
+            anchor=None if whole is None else anchor,
+            distance=np.nan if flat is None or whole is None else _norm(flat - whole),
+            given_norm=np.nan if flat is None else _norm(flat),
+            anchor_norm=np.nan if whole is None else _norm(whole),
+            exact=self._exact[leaf],
+        )
+
+    def _judge(self, leaf: int) -> Judgement:
+        return judge(self._evidence(leaf), self._options.tolerance, MISS)
+
+    def _is_worth_more(self, leaf: int) -> bool:
+        """Whether a leaf is undecided, and more directions, not better ones, would decide it."""
+        if self._exact[leaf] or self._conclude(leaf)[0].verdict != INCONCLUSIVE:
+            return False
+        # They bring both ends of the interval to the estimate, and no further.
+        judged, evidence = self._judge(leaf), self._evidence(leaf)
+        residual = np.abs(evidence.given - evidence.numerical)
+        allowed, count = self._options.tolerance * judged.norm, np.sqrt(len(residual))
+        if _norm(np.maximum(residual - evidence.bars, 0)) / count > allowed:
+            return True
+        if judged.is_anchored or evidence.anchor is not None:
+            residual = np.abs(evidence.anchor - evidence.numerical)
+            allowed -= evidence.distance if np.isfinite(evidence.distance) else 0.0
+        return bool(_norm(residual + evidence.systematic) / count < allowed)
+
+    def _conclude(self, leaf: int) -> tuple[Judgement, str]:
+        """Returns the judgement with what numbers alone do not say, and that in words."""
+        judged, evidence = self._judge(leaf), self._evidence(leaf)
+        name = self._argument.leaves[leaf]
+        if self._subject.flat is not None and not np.isfinite(self._subject.flat[leaf]).all():
+            cause = diagnosis.of_values(self._subject.flat[leaf], name)
+            return judged._replace(verdict=FAIL, error=np.nan), cause
+        jump = float(np.max(self._slopes(leaf)[0].jump))
+        if self._is_zero(leaf, evidence):
+            if evidence.given_norm == 0 == _norm(evidence.numerical):
+                return judged._replace(verdict=PASS, error=0.0, miss=0.0), "f does not depend on it"
+            return judged._replace(verdict=PASS, miss=0.0), "zero, as far as can be measured"
+        if judged.verdict == FAIL and self._is_rounding(leaf, evidence, judged):
+            cause = f"right in float64; rounding in {name.dtype} exceeds the tolerance"
+            return judged._replace(verdict=INCONCLUSIVE), cause
+        if judged.verdict == INCONCLUSIVE:
+            return judged, self._excuse(judged, jump)
+        return judged, ""
+
+    def _excuse(self, judged: Judgement, jump: float) -> str:
+        if not self._reference.is_deterministic:
+            return "f is not deterministic"
+        if jump:
+            return f"a kink: the slopes on its two sides differ by {jump:.3g}"
+        if judged.bar > self._options.tolerance:
+            return f"differences are uncertain by {judged.bar:.1e} of the norm"
+        return f"the error is too close to the tolerance ({judged.interval.low:.1e} or more)"
+
+    def _is_zero(self, leaf: int, evidence: Evidence) -> bool:
+        """Whether the gradient is zero up to rounding, and the differences are too."""
+        columns = [evidence.numerical, *([] if evidence.anchor is None else [evidence.anchor])]
+        if any(np.any(np.abs(column) > evidence.bars) for column in columns):
+            return False
+        # In units of f: a relative change of the leaf, and what it does.
+        unit, size = self._gauges[leaf].unit, abs(self._reference.value)
+        if np.max(evidence.bars) * unit > 1e-3 * self._options.tolerance * size:
+            return False
+        epsilon = float(jnp.finfo(self._argument.leaves[leaf].dtype).eps)
+        rounding = 100 * epsilon * size / unit
+        given = evidence.given_norm
+        if np.isnan(given):
+            given = _norm(evidence.given)
+        if evidence.anchor is not None and evidence.anchor_norm > 0 == given:
+            return evidence.anchor_norm <= 100 * self._reference.epsilon * size / unit
+        return given <= rounding
+
+    def _is_rounding(self, leaf: int, evidence: Evidence, judged: Judgement) -> bool:
+        """Whether the error is no larger than what rounding does to JAX's own gradient."""
+        if self._own is None or self._anchor is None or not judged.is_anchored:
+            return False
+        rounding = _norm(self._own[leaf] - self._anchor[leaf])
+        cap = _ROUNDING[itemsize(self._argument.leaves[leaf].dtype)]
+        return evidence.distance <= 4 * rounding <= 4 * cap * evidence.anchor_norm
+
+    # Describing
+
+    def _describe(self, leaf: int, judged: Judgement, cause: str, searched: bool) -> LeafReport:
+        name = self._argument.leaves[leaf]
+        place = None
+        if judged.verdict == FAIL and searched:
+            place, pattern = self._locate(leaf, judged)
+            cause = cause or pattern
+        found, given, _ = self._slopes(leaf)
+        columns = (given, found.value, found.truncation + found.jump, found.round_off, found.step)
+        verdict, control = judged.verdict, None
+        if self._options.control and verdict == PASS and np.isfinite(judged.sees):
+            control = self._sees_control(leaf, judged)
+            verdict = verdict if control else INCONCLUSIVE
+        return LeafReport(
+            path=name.path,
+            shape=name.shape,
+            dtype=str(name.dtype),
+            verdict=verdict,
+            norm=judged.norm,
+            error=judged.error,
+            interval=judged.interval,
+            bar=judged.bar,
+            miss=judged.miss,
+            sees=judged.sees,
+            autodiff_error=None,
+            diagnosis=cause,
+            location=place,
+            control=control,
+            slopes=tuple(Slope(*map(float, row)) for row in zip(*columns, strict=True)),
+        )
+
+    def _sees_control(self, leaf: int, judged: Judgement) -> bool:
+        """Plants an error of the size that is certainly seen in one coordinate; is it seen?"""
+        evidence, size = self._evidence(leaf), self._argument.leaves[leaf].size
+        error = 1.05 * judged.sees * judged.norm
+        at = int(np.random.default_rng((*self._options.seed, leaf)).integers(size))
+        if self._exact[leaf]:
+            along = (np.arange(size) == at).astype(float)
+        else:
+            draws = range(len(evidence.given))
+            along = [self._reference.draw((*self._options.seed, k))[leaf][at] for k in draws]
+        distance = evidence.distance
+        if self._subject.flat is not None and self._anchor is not None:
+            apart = self._subject.flat[leaf] - self._anchor[leaf]
+            apart[at] += error
+            distance = _norm(apart)
+        spoilt = evidence._replace(
+            given=evidence.given + error * np.array(along), distance=distance
+        )
+        return judge(spoilt, self._options.tolerance, MISS).verdict == FAIL
+
+    def _locate(self, leaf: int, judged: Judgement) -> tuple[location.Location | None, str]:
+        """Returns which coordinates are off, and the pattern in them."""
+        name, tolerance = self._argument.leaves[leaf], self._options.tolerance
+        evidence, lengths = self._evidence(leaf), diagnosis.lengths_of(self._args)
+        ones = self._ones()
+
+        def at(spans):
+            return self._measure_spans(ones, spans)
+
+        right = None
+        if judged.is_anchored and self._anchor is not None:
+            right = self._anchor[leaf]
+        elif self._exact[leaf]:
+            right = evidence.numerical
+        elif name.size <= _TABULATED:
+            right = self._tabulate(leaf).value
+        given = None if self._subject.flat is None else self._subject.flat[leaf]
+        if given is None and right is not None and name.size <= _TABULATED:
+            given = np.array([self._subject.slope(ones, span) for span in self._coordinates(leaf)])
+        if given is not None and right is not None:
+            place = location.compare(leaf, name, given, right, at, tolerance)
+            if not np.isfinite(given).all():
+                return place, ""
+            cause = diagnosis.of_slopes(given, right, lengths)
+            own = np.asarray(self._reference.leaf(leaf), np.float64).ravel()
+            shape = (*name.shape, 2) if name.is_complex else name.shape
+            return place, cause or diagnosis.of_arrays(given, right, own, shape, tolerance)
+        # Signs at random, and sizes between 1 and 2: no coordinate is hidden, few cancel.
+        generator = np.random.default_rng((*self._options.seed, 2**31))
+        draws = [
+            generator.choice([-1.0, 1.0], each.size) * generator.uniform(1, 2, each.size)
+            for each in self._argument.leaves
+        ]
+        seed = int(generator.integers(2**31))
+
+        def along(spans):
+            return self._measure_spans(draws, spans)
+
+        place = location.search(leaf, name, along, at, tolerance, judged.norm, seed)
+        return place, diagnosis.of_slopes(evidence.given, evidence.numerical, lengths)
+
+    def _measure_spans(self, draws, spans) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = self._reference.measure(draws, spans, self._gauges)
+        given = np.array([self._subject.slope(draws, span) for span in spans])
+        return given, found.value, found.bar
+
+
+def project(flat: Sequence[np.ndarray], draws: Sequence[np.ndarray], span: Span) -> float:
+    """Returns the slope of a gradient along a span of a direction."""
+    inside = slice(span.start, span.stop)
+    return float(flat[span.leaf][inside] @ draws[span.leaf][inside])
+
+
+def itemsize(dtype: Any) -> int:
+    """Returns the bytes of a real number of this dtype, or of a part of a complex one."""
+    return jnp.finfo(dtype).dtype.itemsize
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array))

@@ -1,0 +1,16 @@
+"""Every picture, drawn from saved results; nothing else imports matplotlib."""
+
+from jaxnet.plots.audit import convergence, detection, error_map, slopes
+from jaxnet.plots.run import confusion, draw_run, first_layer, mistakes, training
+
+__all__ = [
+    "confusion",
+    "convergence",
+    "detection",
+    "draw_run",
+    "error_map",
+    "first_layer",
+    "mistakes",
+    "slopes",
+    "training",
+]

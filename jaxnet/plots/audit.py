@@ -1,0 +1,153 @@
+"""The pictures of a gradient audit."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from jaxnet.plots.style import BLUE, GREY, ORANGE
+
+_SHOWN = 256  # rows and columns of a heat map
+
+
+def convergence(curves: dict[str, Any]) -> Figure:
+    """Returns the V of a difference quotient's error over its step, measured and predicted.
+
+    Args:
+      curves: a `gradcheck.Convergence` as plain values: ``path``, ``dtype``, ``steps``, ``chosen``,
+        and for ``forward`` and ``central`` the fields of a `gradcheck.Curve`.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    steps = np.array(curves["steps"])
+    for scheme, color in (("forward", ORANGE), ("central", BLUE)):
+        curve = curves[scheme]
+        order, errors = curve["order"], np.array(curve["errors"], float)
+        label = f"{scheme}: slope {curve['slope']:.3f}"
+        axes.plot(steps, errors, ".", color=color, ms=4, label=label)
+        truncation, rounding = curve["truncation"] * steps**order, curve["round_off"] / steps
+        axes.plot(steps, truncation, color=color, lw=0.8, ls="--")
+        axes.plot(steps, rounding, color=color, lw=0.8, ls=":")
+        axes.axvline(curve["predicted"], color=color, lw=0.6)
+    axes.axvline(curves["chosen"], color=GREY, lw=1.2, label="finest step of the audit")
+    axes.plot([], [], GREY, ls="--", lw=0.8, label="predicted truncation")
+    axes.plot([], [], GREY, ls=":", lw=0.8, label="predicted round-off")
+    measured = np.concatenate(
+        [np.array(curves[s]["errors"], float) for s in ("forward", "central")]
+    )
+    measured = measured[measured > 0]
+    axes.set(
+        title=f"Error of differences in {curves['path']}, {curves['dtype']}",
+        xlabel="step, relative to the leaf's scale",
+        ylabel="relative error of the slope",
+        xscale="log",
+        yscale="log",
+        ylim=(measured.min() / 3, measured.max() * 3),
+    )
+    _plain_powers(axes.xaxis, axes.yaxis)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def slopes(report: dict[str, Any]) -> Figure:
+    """Returns slopes by the gradient against slopes by differences, and how far they are apart.
+
+    Args:
+      report: a `gradcheck.Report` as plain values.
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    both, apart = figure.subplots(1, 2)
+    largest = 0.0
+    for leaf in report["leaves"]:
+        norm = float(leaf["norm"]) or 1.0
+        given, numerical, truncation, round_off = (
+            np.array([float(slope[name]) for slope in leaf["slopes"]]) / norm
+            for name in ("given", "numerical", "truncation", "round_off")
+        )
+        bar = truncation + round_off
+        (points,) = both.plot(numerical, given, ".", label=f"{leaf['path']}: {leaf['verdict']}")
+        color = points.get_color()
+        apart.errorbar(numerical, given - numerical, bar, fmt=".", lw=0.8, color=color)
+        largest = max(largest, *np.abs(given - numerical))
+    ends = both.get_xlim()
+    both.plot(ends, ends, color=GREY, lw=0.6, zorder=0)
+    both.set(title="Slopes of each leaf, by its norm", xlabel="by differences", ylabel="given")
+    both.legend(fontsize=6)
+    apart.axhspan(-report["tolerance"], report["tolerance"], color="0.93", zorder=0)
+    apart.axhline(0, color=GREY, lw=0.6, zorder=0)
+    apart.set_yscale("symlog", linthresh=max(1e-12, largest / 1e3))
+    apart.set(title="Given less numerical (grey: tolerance)", xlabel="by differences")
+    apart.yaxis.set_major_formatter("{x:.0e}")
+    return figure
+
+
+def error_map(given: np.ndarray, right: np.ndarray, path: str) -> Figure:
+    """Returns a heat map of the relative error over a weight matrix.
+
+    Errors are relative to the size of the right value there, but at least to the typical one. Of
+    a larger matrix, each square shows its worst.
+
+    Args:
+      given: ``(rows, columns)`` gradient under audit.
+      right: ``(rows, columns)`` right one.
+      path: of the leaf, for the title.
+    """
+    typical = float(np.linalg.norm(right)) / np.sqrt(right.size) or 1.0
+    error = np.abs(given - right) / np.maximum(np.abs(right), typical)
+    for axis in (0, 1):
+        width = -(-error.shape[axis] // _SHOWN)
+        starts = np.arange(0, error.shape[axis], width)
+        error = np.maximum.reduceat(error, starts, axis=axis)
+    least = max(float(error[error > 0].min(initial=1.0)), 1e-17)
+    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(
+        np.maximum(error, least),
+        norm=LogNorm(least, max(float(error.max()), 10 * least)),
+        cmap="magma",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(-0.5, right.shape[1] - 0.5, right.shape[0] - 0.5, -0.5),
+    )
+    axes.set(title=f"Relative error of the gradient in {path}", xlabel="column", ylabel="row")
+    bar = figure.colorbar(shown, ax=axes)
+    bar.ax.yaxis.set_major_formatter("{x:.0e}")
+    return figure
+
+
+def detection(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
+    """Returns, for each fault and checker, in what share of the states the fault passed.
+
+    Args:
+      rows: one for each state and fault, with ``fault``, ``size`` and each checker's verdict.
+      summary: its keys that hold counts name the checkers.
+    """
+    checkers = [name for name, found in summary.items() if isinstance(found, dict)]
+    names = list(dict.fromkeys(row["fault"] for row in rows))
+    shares = np.zeros((len(names), len(checkers)))
+    for i, name in enumerate(names):
+        planted = [row for row in rows if row["fault"] == name]
+        for j, checker in enumerate(checkers):
+            shares[i, j] = np.mean([row[checker] == "pass" for row in planted])
+    order = np.argsort(-shares.sum(axis=1), kind="stable")
+    figure = Figure(figsize=(6, 0.6 + 0.17 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares[order], cmap="Reds", vmin=0, vmax=1, aspect="auto")
+    for (i, j), share in np.ndenumerate(shares[order]):
+        if share:
+            color = "white" if share > 0.5 else "black"
+            axes.text(j, i, f"{share:.0%}", ha="center", va="center", color=color, fontsize=6)
+    axes.set_xticks(range(len(checkers)), checkers, fontsize=7)
+    axes.set_yticks(range(len(names)), [names[i] for i in order], fontsize=6)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_title("States in which a wrong gradient passed", pad=22)
+    return figure
+
+
+def _plain_powers(*axes: Any) -> None:
+    # Numbers as text: as mathematics they would need fonts that a cache may have lost.
+    for axis in axes:
+        axis.set_major_formatter("{x:.0e}")
+        axis.set_minor_formatter(ticker.NullFormatter())

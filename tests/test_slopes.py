@@ -1,0 +1,228 @@
+"""Slopes from values, and verdicts from slopes: NumPy alone, no function of JAX."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxnet.gradcheck import judgement, slopes
+from jaxnet.gradcheck.judgement import Evidence
+
+EPSILON = 2.0**-52
+
+
+def measure(phi, scale=1.0, epsilon=EPSILON):
+    """Returns the slope at 0 as an audit measures it."""
+    with np.errstate(all="ignore"):
+        steps = slopes.ladder(scale)[None]
+        near = phi(epsilon**0.6 * slopes.NOISE_POINTS)
+        above, below = phi(steps), phi(-steps)
+        noise = np.maximum(slopes.noise(near), slopes.scatter(steps, above, below))
+        here = float(phi(np.zeros(1))[0])
+        return slopes.extrapolate(steps, above, below, here, noise, epsilon)
+
+
+KINKS = np.sort(np.random.default_rng(0).normal(size=10_000))
+BENDS = 1e-3 * np.random.default_rng(1).normal(size=10_000)
+
+
+def many_kinks(t):
+    return np.maximum(t[..., None] - KINKS, 0) @ BENDS
+
+
+def in_float32(t):
+    return np.sin(t + 0.3).astype(np.float32).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("phi", "slope", "bar"),
+    [
+        pytest.param(np.exp, 1.0, 1e-9, id="exp"),
+        pytest.param(lambda t: np.sin(1e3 * t + 0.3), 1e3 * math.cos(0.3), 1e-5, id="stiff"),
+        pytest.param(lambda t: np.log(t + 1e-3), 1e3, 1e-4, id="undefined at large steps"),
+        pytest.param(lambda t: (t - 1) ** 2, -2.0, 1e-14, id="quadratic"),
+        pytest.param(lambda t: t**3, 0.0, 1e-12, id="flat"),
+        pytest.param(lambda t: 0 * t + 3.3, 0.0, 1e-14, id="constant"),
+        pytest.param(lambda t: 1e12 + t, 1.0, 1e-3, id="drowned"),
+        pytest.param(in_float32, math.cos(0.3), 1e-5, id="float32 inside"),
+        pytest.param(lambda t: np.maximum(t - 1e-5, 0) + np.sin(t), 1.0, 1e-9, id="near a kink"),
+        pytest.param(many_kinks, float(np.sum(BENDS[KINKS < 0])), 1e-6, id="many kinks"),
+    ],
+)
+def test_slopes_are_within_their_bars_and_the_bars_are_small(phi, slope, bar):
+    found = measure(phi)
+    assert abs(found.value[0] - slope) <= found.bar[0] < bar
+    assert found.jump[0] == 0
+
+
+def test_a_function_a_little_faster_than_the_steps_is_measured():
+    found = measure(lambda t: np.sin(1e6 * t + 0.3))
+    assert abs(found.value[0] - 1e6 * math.cos(0.3)) <= found.bar[0] < 1e4
+
+
+def test_a_function_that_turns_within_the_steps_is_not_taken_for_noise():
+    def turning(t):
+        return np.sin(1e8 * t + 0.3)
+
+    spacing = EPSILON**0.6
+    near = turning(spacing * slopes.NOISE_POINTS)
+    assert slopes.is_contradicted(measure(turning), near, spacing, EPSILON)
+    for phi in (
+        np.exp,
+        many_kinks,
+        lambda t: 1e12 + t,
+        lambda t: 80 + 0.7 * t,
+        lambda t: t.astype(np.float32) + 0.1,
+    ):
+        near = phi(spacing * slopes.NOISE_POINTS).astype(float)
+        assert not slopes.is_contradicted(
+            measure(lambda t, phi=phi: phi(t) * 1.0), near, spacing, EPSILON
+        )
+
+
+@pytest.mark.parametrize(("scale", "steps"), [(1e-10, 33), (1.0, 16), (1e6, 26)])
+def test_steps_reach_from_the_larger_scale_to_below_the_smaller(scale, steps):
+    ladder = slopes.ladder(scale)
+    assert len(ladder) == steps
+    assert scale * ladder[0] > max(1, scale)
+    assert scale * ladder[-1] < 1e-7 * min(1, scale)
+    slope = math.cos(3)
+    found = measure(lambda t: np.sin(scale * t + 3), scale)
+    assert abs(found.value[0] / scale - slope) <= found.bar[0] / scale < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("phi", "jump"), [(np.abs, 2.0), (lambda t: np.maximum(t, 0) + np.sin(t), 1.0)]
+)
+def test_a_kink_is_seen_and_widens_the_bar(phi, jump):
+    found = measure(phi)
+    assert found.jump[0] == pytest.approx(jump, rel=1e-3)
+    assert found.bar[0] >= jump
+
+
+def test_truncation_and_round_off_are_told_apart():
+    """A noisy line has only round-off; a smooth curve measured with one coarse step, truncation."""
+    noise = 1e-6 * np.random.default_rng(0).normal(size=10_000)
+
+    def noisy(t):
+        return t + noise[np.abs(np.asarray(t).view(np.int64)) % 9_973]
+
+    found = measure(noisy)
+    assert found.round_off[0] > 10 * found.truncation[0]
+    assert abs(found.value[0] - 1) <= found.bar[0] < 1e-4
+    steps = np.array([[1.0, 0.25, 1 / 16]])
+    found = slopes.extrapolate(
+        steps, np.exp(3 * steps), np.exp(-3 * steps), 1.0, np.zeros((1, 1)), EPSILON
+    )
+    assert found.truncation[0] > 10 * found.round_off[0]
+    assert abs(found.value[0] - 3) <= found.bar[0]
+
+
+def test_the_noise_of_values_is_measured():
+    generator = np.random.default_rng(0)
+    estimates = [
+        slopes.noise(np.sin(1e-9 * slopes.NOISE_POINTS) + 1e-7 * generator.normal(size=9))
+        for _ in range(500)
+    ]
+    assert 0.8e-7 < np.median(estimates) < 2e-7
+    assert slopes.noise(np.array([1.0, np.nan, *range(7)])) == math.inf
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+def evidence(error, *, size=2_000, count=8, bar=1e-9, seed=0, anchored=True):
+    """Returns evidence of a gradient of norm 1 with an error of this norm."""
+    generator = np.random.default_rng(seed)
+    right = generator.normal(size=size)
+    right /= np.linalg.norm(right)
+    wrong = generator.normal(size=size)
+    wrong *= error / np.linalg.norm(wrong)
+    directions = generator.normal(size=(count, size))
+    return Evidence(
+        given=directions @ (right + wrong),
+        numerical=directions @ right + bar * generator.uniform(-1, 1, count),
+        bars=np.full(count, bar),
+        systematic=np.zeros(count),
+        anchor=directions @ right if anchored else None,
+        distance=error if anchored else math.nan,
+        given_norm=float(np.linalg.norm(right + wrong)),
+        anchor_norm=1.0 if anchored else math.nan,
+        exact=False,
+    )
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(0.0, "pass"), (1e-6, "pass"), (0.1, "fail"), (2.0, "fail")]
+)
+def test_verdicts(error, verdict, anchored):
+    for seed in range(50):
+        judged = judgement.judge(evidence(error, seed=seed, anchored=anchored), 1e-3, 1e-6)
+        assert judged.verdict == verdict
+        assert judged.interval.low <= error <= judged.interval.high
+        assert (judged.miss <= 1e-6) == (verdict == "pass")
+        assert judged.norm == pytest.approx(1, rel=1e-12 if anchored else 0.7)
+
+
+def test_with_an_anchor_the_verdict_is_sharp():
+    for error, verdict in ((0.99e-3, "pass"), (1.01e-3, "fail")):
+        assert judgement.judge(evidence(error), 1e-3, 1e-6).verdict == verdict
+
+
+def test_without_one_what_is_close_to_the_tolerance_is_inconclusive():
+    judged = judgement.judge(evidence(1e-3, anchored=False), 1e-3, 1e-6)
+    assert judged.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_wide_bars_neither_pass_nor_fail(error, anchored):
+    found = evidence(error, bar=1.0, anchored=anchored)
+    assert judgement.judge(found, 1e-3, 1e-6).verdict == "inconclusive"
+    found = found._replace(numerical=found.given, systematic=found.bars)
+    assert judgement.judge(found, 1e-3, 1e-6).verdict == "inconclusive"
+    found = found._replace(bars=np.full(8, np.inf), systematic=np.zeros(8))
+    assert judgement.judge(found, 1e-3, 1e-6).verdict == "inconclusive"
+
+
+def test_round_off_hides_no_error():
+    """Added to what shows of an error, noise of its size makes none look smaller than it is."""
+    passed = sum(
+        judgement.judge(evidence(1e-3, bar=1e-3, seed=seed, anchored=False), 1e-3, 1e-2).verdict
+        == "pass"
+        for seed in range(1_000)
+    )
+    assert passed <= 20  # a hundredth, and two standard deviations
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_an_error_of_the_size_that_is_claimed_to_be_seen_fails(anchored):
+    sees = judgement.judge(evidence(0.0, anchored=anchored), 1e-3, 1e-6).sees
+    for seed in range(200):
+        found = evidence(1.05 * sees, seed=seed, anchored=anchored)
+        assert judgement.judge(found, 1e-3, 1e-6).verdict == "fail"
+
+
+def test_the_chance_of_a_miss_is_what_it_says():
+    """With the error a hundredth and only two directions, some look five times smaller."""
+    trials, error, miss = 4_000, 1e-2, 1e-2
+    intervals = [
+        judgement.interval(
+            error * np.random.default_rng(seed).normal(size=2),
+            evidence(0.0, count=2, bar=0.0),
+            miss,
+        )
+        for seed in range(trials)
+    ]
+    below = np.mean([each.high < error for each in intervals])
+    above = np.mean([each.low > error for each in intervals])
+    # Binomial: three standard deviations of sqrt(0.01 * 0.99 / 4000).
+    assert below == pytest.approx(miss, abs=0.005)
+    assert above == pytest.approx(miss, abs=0.005)
+
+
+def test_all_coordinates_leave_nothing_to_chance():
+    bars = evidence(0.0, count=2, bar=1.0)._replace(exact=True)
+    interval = judgement.interval(np.array([3.0, 4.0]), bars, 1e-6)
+    assert interval == pytest.approx((math.hypot(2, 3), math.hypot(4, 5)))
