@@ -12,6 +12,7 @@ from jaxnet.gradcheck.arguments import Argument
 from jaxnet.gradcheck.reference import Programs
 from jaxnet.gradcheck.report import Report
 from jaxnet.gradcheck.run import Options, Run, Subject, itemsize, project
+from jaxnet.gradcheck.survey import LastSurvey
 
 # What gradients are good for, by the bytes of an element: a float32 gradient of a deep network
 # carries rounding errors of 1e-6 to 1e-4 of its norm, one of bfloat16 up to a percent or two.
@@ -30,17 +31,20 @@ def make_check(
 ) -> Callable[..., Report]:
     """Returns ``audit(*args, gradient=None, key=None)``: `check` with its options fixed.
 
-    What it compiles is kept, so that it may be called again and again: during training, say.
-    ``f`` must mean the same from call to call. Arguments and errors are those of `check`.
+    What it compiles is kept, so that it may be called again and again: during training, say. What
+    it measures is kept too, until it is called with other arrays, so that several gradients at one
+    point cost little more than one. ``f`` must mean the same from call to call. Arguments and
+    errors are those of `check`.
     """
     numbers = tuple(argnums) if isinstance(argnums, Sequence) else argnums
-    programs = Programs(f, numbers)
+    surveys = LastSurvey(Programs(f, numbers))
 
     def audit(*args: Any, gradient: Any = None, key: jax.Array | None = None) -> Report:
         argument = arguments.examine(f, args, numbers)
         differences.check_result(f, args)
         options = make_options(argument, directions, tolerance, exhaustive, control, key)
-        own = programs.evaluate(args)
+        survey = surveys.at(argument, args, options.seed)
+        own = survey.own
         if gradient is not None:
             given = _evaluate(gradient, args, argument)
         elif own.error is None:
@@ -49,7 +53,7 @@ def make_check(
             raise own.error
         flat = argument.flatten_gradient(given)
         subject = Subject("gradient", flat, lambda draws, span: project(flat, draws, span))
-        report = Run(programs, argument, args, own, subject, options).report()
+        report = Run(survey, subject, options).report()
         if gradient is None:
             return report
         if own.error is not None:
@@ -151,7 +155,7 @@ def make_options(
 def _evaluate(gradient: Any, args: tuple[Any, ...], argument: Argument) -> Any:
     x = arguments.select(args, argument.argnums)
     # A pytree may be callable: a module of layers is.
-    is_tree = jax.tree.structure(gradient) == argument.treedef
+    is_tree = callable(gradient) and all(map(_is_array, jax.tree.leaves(gradient)))
     given = gradient(*args) if callable(gradient) and not is_tree else gradient
     arguments.check_like(given, x, argument)
     return given
@@ -160,6 +164,10 @@ def _evaluate(gradient: Any, args: tuple[Any, ...], argument: Argument) -> Any:
 def _relative(error: np.ndarray, right: np.ndarray) -> float:
     size, norm = float(np.linalg.norm(error)), float(np.linalg.norm(right))
     return size / norm if norm else (0.0 if size == 0 else np.inf)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def first_line(error: Exception) -> str:

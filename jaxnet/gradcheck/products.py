@@ -19,6 +19,7 @@ from jaxnet.gradcheck.arguments import Argument
 from jaxnet.gradcheck.reference import Programs
 from jaxnet.gradcheck.report import Report
 from jaxnet.gradcheck.run import Run, Subject
+from jaxnet.gradcheck.survey import Survey
 
 _COTANGENT, _TANGENT = 2**30, 2**30 + 1  # what a seed is for
 
@@ -109,9 +110,8 @@ def check_jvp(
         return Report((), settings.tolerance, dtype, "nothing", "jvp", (note,))
     _check_outputs(outputs, jax.eval_shape(lambda *args: f(*args), *args))
     weighted = _weigh(f, cotangent)
-    programs = Programs(weighted, argument.argnums)
-    subject = Subject("jvp", None, slope)
-    return Run(programs, argument, args, programs.evaluate(args), subject, settings).report()
+    survey = Survey(Programs(weighted, argument.argnums), argument, args, settings.seed)
+    return Run(survey, Subject("jvp", None, slope), settings).report()
 
 
 def check_hvp(

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.gradcheck import diagnosis, location
-from jaxnet.gradcheck.arguments import Argument
 from jaxnet.gradcheck.judgement import FAIL, INCONCLUSIVE, PASS, Evidence, Judgement, judge
-from jaxnet.gradcheck.reference import Evaluation, Gauge, Programs, Reference, Span
+from jaxnet.gradcheck.reference import Span
 from jaxnet.gradcheck.report import LeafReport, Report, Slope
 from jaxnet.gradcheck.slopes import Slopes
+from jaxnet.gradcheck.survey import Survey
 
 MISS = 1e-6  # chance of a wrong verdict on a leaf, in either direction
 _MOST_DIRECTIONS = 8  # times those asked for, while a leaf is undecided
@@ -48,102 +48,63 @@ class Subject(NamedTuple):
 
 
 class Run:
-    """One audit: what was measured of each leaf so far."""
+    """One audit: a gradient against a survey."""
 
-    def __init__(
-        self,
-        programs: Programs,
-        argument: Argument,
-        args: tuple[Any, ...],
-        own: Evaluation,
-        subject: Subject,
-        options: Options,
-    ):
-        self._argument, self._args = argument, args
-        self._subject, self._options = subject, options
-        self._own = None if own.gradient is None else argument.flatten_gradient(own.gradient)
-        self._reference = Reference(programs, argument, args, own)
+    def __init__(self, survey: Survey, subject: Subject, options: Options):
+        """Gets everything ready; `report` does the work."""
+        self._survey, self._subject, self._options = survey, subject, options
+        self._argument, self._reference = survey.argument, survey.reference
+        own = survey.own.gradient
+        self._own = None if own is None else self._argument.flatten_gradient(own)
         self._anchor = self._reference.gradient
-        count = len(argument.leaves)
-        self._measured: list[list[tuple[Slopes, np.ndarray, np.ndarray]]] = [
-            [] for _ in range(count)
-        ]
-        self._gauges: dict[int, Gauge] = {}
+        # Slopes of each leaf by the gradient and by the anchor, along the directions measured.
+        self._predicted: list[list[tuple[float, float]]] = [[] for _ in self._argument.leaves]
         self._exact = [
-            options.exhaustive or leaf.size <= options.directions for leaf in argument.leaves
+            options.exhaustive or leaf.size <= options.directions for leaf in self._argument.leaves
         ]
 
     def report(self) -> Report:
         """Measures until every leaf is decided, or cannot be, and reports."""
-        self._explore()
-        undecided, rounds = list(range(len(self._argument.leaves))), 1
+        leaves = range(len(self._argument.leaves))
+        undecided, rounds = list(leaves), 1
         while undecided and rounds <= _MOST_DIRECTIONS:
             self._measure(undecided, rounds * self._options.directions)
             undecided = [leaf for leaf in undecided if self._is_worth_more(leaf)]
             rounds *= 2
-        found = [self._conclude(leaf) for leaf in range(len(self._argument.leaves))]
+        found = [self._conclude(leaf) for leaf in leaves]
         failing = sorted(
             (leaf for leaf, (judged, _) in enumerate(found) if judged.verdict == FAIL),
             key=lambda leaf: -np.nan_to_num(found[leaf][0].error, nan=np.inf),
         )
         searched = set(failing[:_SEARCHED])
-        leaves = [
-            self._describe(leaf, *found[leaf], leaf in searched) for leaf in range(len(found))
-        ]
+        reports = [self._describe(leaf, *found[leaf], leaf in searched) for leaf in leaves]
         notes = (self._reference.note,) if self._reference.note else ()
         dtype = str(jnp.result_type(*(leaf.dtype for leaf in self._argument.leaves)))
         reference = "float64" if self._reference.precise else dtype
         return Report(
-            tuple(leaves), self._options.tolerance, dtype, reference, self._subject.name, notes
+            tuple(reports), self._options.tolerance, dtype, reference, self._subject.name, notes
         )
 
     # Measuring
 
-    def _explore(self) -> None:
-        draws = self._reference.draw((*self._options.seed, 0))
-        leaves = range(len(self._argument.leaves))
-        for leaf, (slope, gauge) in self._reference.explore(draws, leaves).items():
-            self._gauges[leaf] = gauge
-            if not self._exact[leaf]:
-                self._keep(leaf, slope, draws, [self._whole(leaf)])
-
     def _measure(self, leaves: Sequence[int], directions: int) -> None:
-        """Brings leaves to so many directions, or measures all of their coordinates."""
+        """Brings leaves to so many directions, or all of their coordinates."""
+        ones = self._ones()
         for leaf in leaves:
-            if self._exact[leaf] and not self._measured[leaf]:
-                self._keep(leaf, self._tabulate(leaf), None, self._coordinates(leaf))
+            if self._exact[leaf] and not self._predicted[leaf]:
+                self._predict(leaf, ones, self._coordinates(leaf))
         sampled = [leaf for leaf in leaves if not self._exact[leaf]]
-        for number in range(1, directions):
-            some = [leaf for leaf in sampled if len(self._measured[leaf]) <= number]
-            if some:
-                self._measure_along(some, number)
+        self._survey.measure(sampled, directions)
+        for number in range(directions):
+            some = [leaf for leaf in sampled if len(self._predicted[leaf]) == number]
+            draws = self._survey.draw(number) if some else []
+            for leaf in some:
+                self._predict(leaf, draws, [self._survey.whole(leaf)])
 
-    def _measure_along(self, leaves: Sequence[int], number: int) -> None:
-        draws = self._reference.draw((*self._options.seed, number))
-        spans = [self._whole(leaf) for leaf in leaves]
-        found = self._reference.measure(draws, spans, self._gauges)
-        for i, leaf in enumerate(leaves):
-            slope = Slopes(*(column[i : i + 1] for column in found))
-            if slope.bar[0] > 100 * self._measured[leaf][0][0].bar[0]:
-                # Not like the first direction: these steps do not suit it.
-                slope, _ = self._reference.explore(draws, [leaf])[leaf]
-            self._keep(leaf, slope, draws, [self._whole(leaf)])
-
-    def _tabulate(self, leaf: int) -> Slopes:
-        """Measures all coordinates of a leaf."""
-        return self._reference.tabulate(leaf, self._gauges[leaf])
-
-    def _keep(self, leaf, slope: Slopes, draws, spans: Sequence[Span]) -> None:
-        if draws is None:
-            draws = self._ones()
-        given = np.array([self._subject.slope(draws, span) for span in spans])
-        anchor = np.full(len(spans), np.nan)
-        if self._anchor is not None:
-            anchor = np.array([project(self._anchor, draws, span) for span in spans])
-        self._measured[leaf].append((slope, given, anchor))
-
-    def _whole(self, leaf: int) -> Span:
-        return Span(leaf, 0, self._argument.leaves[leaf].size)
+    def _predict(self, leaf: int, draws: list[np.ndarray], spans: Sequence[Span]) -> None:
+        for span in spans:
+            anchor = np.nan if self._anchor is None else project(self._anchor, draws, span)
+            self._predicted[leaf].append((self._subject.slope(draws, span), anchor))
 
     def _coordinates(self, leaf: int) -> list[Span]:
         return [Span(leaf, i, i + 1) for i in range(self._argument.leaves[leaf].size)]
@@ -154,9 +115,10 @@ class Run:
     # Judging
 
     def _slopes(self, leaf: int) -> tuple[Slopes, np.ndarray, np.ndarray]:
-        found, given, anchor = zip(*self._measured[leaf], strict=True)
-        joined = Slopes(*map(np.concatenate, zip(*found, strict=True)))
-        return joined, np.concatenate(given), np.concatenate(anchor)
+        given, anchor = np.array(self._predicted[leaf]).T
+        if self._exact[leaf]:
+            return self._survey.tabulate(leaf), given, anchor
+        return self._survey.along(leaf, len(given)), given, anchor
 
     def _evidence(self, leaf: int) -> Evidence:
         found, given, anchor = self._slopes(leaf)
@@ -226,7 +188,7 @@ class Run:
         if any(np.any(np.abs(column) > evidence.bars) for column in columns):
             return False
         # In units of f: a relative change of the leaf, and what it does.
-        unit, size = self._gauges[leaf].unit, abs(self._reference.value)
+        unit, size = self._survey.gauges[leaf].unit, abs(self._reference.value)
         if np.max(evidence.bars) * unit > 1e-3 * self._options.tolerance * size:
             return False
         epsilon = float(jnp.finfo(self._argument.leaves[leaf].dtype).eps)
@@ -287,7 +249,7 @@ class Run:
             along = (np.arange(size) == at).astype(float)
         else:
             draws = range(len(evidence.given))
-            along = [self._reference.draw((*self._options.seed, k))[leaf][at] for k in draws]
+            along = [self._survey.draw(k)[leaf][at] for k in draws]
         distance = evidence.distance
         if self._subject.flat is not None and self._anchor is not None:
             apart = self._subject.flat[leaf] - self._anchor[leaf]
@@ -301,7 +263,7 @@ class Run:
     def _locate(self, leaf: int, judged: Judgement) -> tuple[location.Location | None, str]:
         """Returns which coordinates are off, and the pattern in them."""
         name, tolerance = self._argument.leaves[leaf], self._options.tolerance
-        evidence, lengths = self._evidence(leaf), diagnosis.lengths_of(self._args)
+        evidence, lengths = self._evidence(leaf), diagnosis.lengths_of(self._survey.args)
         ones = self._ones()
 
         def at(spans):
@@ -313,7 +275,7 @@ class Run:
         elif self._exact[leaf]:
             right = evidence.numerical
         elif name.size <= _TABULATED:
-            right = self._tabulate(leaf).value
+            right = self._survey.tabulate(leaf).value
         given = None if self._subject.flat is None else self._subject.flat[leaf]
         if given is None and right is not None and name.size <= _TABULATED:
             given = np.array([self._subject.slope(ones, span) for span in self._coordinates(leaf)])
@@ -340,7 +302,7 @@ class Run:
         return place, diagnosis.of_slopes(evidence.given, evidence.numerical, lengths)
 
     def _measure_spans(self, draws, spans) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = self._reference.measure(draws, spans, self._gauges)
+        found = self._reference.measure(draws, spans, self._survey.gauges)
         given = np.array([self._subject.slope(draws, span) for span in spans])
         return given, found.value, found.bar
 
