@@ -1,19 +1,19 @@
 """Finite differences: the derivative of any scalar function of a pytree, from its values alone."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 from jax.typing import DTypeLike
 
-SCHEMES = ("central", "forward")
+from jaxnet.gradcheck import changes
 
-# Evaluating f at many points at once is what makes it fast. As many are taken as would together
-# have so many elements if every argument were copied, which bounds what f makes of them too.
-_BLOCK_ELEMENTS = 2**22
+SCHEMES = ("central", "forward", "complex-step")
 
 
 def default_step(dtype: DTypeLike, scheme: str = "central") -> float:
@@ -23,7 +23,7 @@ def default_step(dtype: DTypeLike, scheme: str = "central") -> float:
 
     Args:
       dtype: of the coordinate, floating-point.
-      scheme: ``"central"`` or ``"forward"``.
+      scheme: ``"central"``, ``"forward"`` or ``"complex-step"``.
 
     Raises:
       ValueError: an unknown scheme.
@@ -32,6 +32,8 @@ def default_step(dtype: DTypeLike, scheme: str = "central") -> float:
     epsilon = float(jnp.finfo(dtype).eps)
     if scheme == "central":
         return math.cbrt(3 * epsilon)  # least h^2/6 f''' + eps f / h
+    if scheme == "complex-step":
+        return epsilon**2  # nothing cancels: h^2/6 f''' is all there is
     return 2 * math.sqrt(epsilon)  # least h/2 f'' + 2 eps f / h
 
 
@@ -45,13 +47,20 @@ def finite_difference(
     """Estimates the gradient of ``f(*args)`` in ``args[argnums]``, all of its coordinates.
 
     Central: ``(f(x + h) - f(x - h)) / 2h``, error O(h^2); forward: ``(f(x + h) - f(x)) / h``, error
-    O(h). The difference is divided by the step that was taken after rounding.
+    O(h). The difference is divided by the step that was taken after rounding. What a coordinate
+    does not change is computed once, so that a network's take a fraction of the time of as many
+    calls; see `jaxnet.gradcheck.changes`.
+
+    Complex step: ``imag(f(x + ih)) / h``, error O(h^2) without round-off (Squire and Trapp, SIAM
+    Rev. 40, 1998), as exact as `jax.grad`, for an ``f`` that is holomorphic. ``args[argnums]`` is
+    complex then, in complex64 unless a leaf is float64, and may meet real numbers in ``f`` even
+    under strict dtype promotion.
 
     Args:
       f: a function that JAX can trace and vectorise, with a real scalar result.
       *args: its arguments; ``args[argnums]`` is a pytree of floating-point arrays.
       argnums: which argument to differentiate in.
-      scheme: ``"central"`` or ``"forward"``.
+      scheme: ``"central"``, ``"forward"`` or ``"complex-step"``.
       step: h for coordinates up to 1 in size, and relative to larger ones; by default that of
         `default_step`, by the dtype of each leaf.
 
@@ -61,7 +70,8 @@ def finite_difference(
     Raises:
       ValueError: an unknown scheme, a step that is not positive and finite, a result that is not
         scalar, an ``argnums`` out of range, empty leaves, or coordinates that are not there.
-      TypeError: leaves or a result that are not real floating-point numbers.
+      TypeError: leaves or a result that are not real floating-point numbers; under
+        ``"complex-step"`` an ``f`` that refuses complex arguments, or does not look holomorphic.
     """
     x = check_argument(args, argnums)
     coordinates = jax.tree.map(lambda leaf: np.arange(np.size(leaf)), x)
@@ -96,6 +106,8 @@ def finite_difference_at(
         raise ValueError(f"step must be positive and finite, got {step}")
     check_argument(args, argnums)
     check_result(f, args)
+    if scheme == "complex-step":
+        _check_holomorphic(f, args, argnums)
     _check_coordinates(coordinates, args[argnums])
     return make_estimator(f, argnums, scheme)(coordinates, args, step)
 
@@ -127,48 +139,76 @@ def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
 
 
 def make_estimator(f: Callable[..., Any], argnums: int, scheme: str) -> Callable[..., Any]:
-    """Returns the jitted ``estimate(coordinates, args, step)`` behind `finite_difference_at`.
+    """Returns the compiled ``estimate(coordinates, args, step)`` behind `finite_difference_at`.
 
     Compiled anew for every estimator: a cache by the identity of ``f`` would go on answering for
     what ``f`` meant when it was first called. ``step`` may be None.
     """
+    is_complex = scheme == "complex-step"
 
-    @jax.jit
-    def estimate(coordinates, args, step):
-        leaves, treedef = jax.tree.flatten(args[argnums])
-        block = max(1, _BLOCK_ELEMENTS // sum(np.size(leaf) for leaf in jax.tree.leaves(args)))
-        here_value = f(*args) if scheme == "forward" else None
+    def estimator(near):
+        @jax.jit
+        def estimate(coordinates, args, step):
+            leaves, treedef = jax.tree.flatten(args[argnums])
+            evaluate = near(_with_complex(args, argnums) if is_complex else args)
 
-        def estimates(index, leaf, chosen):
-            leaf = jnp.asarray(leaf)
-            flat = leaf.ravel()
-            h = jnp.asarray(default_step(leaf.dtype, scheme) if step is None else step, leaf.dtype)
+            def slope(index, leaf, chosen):
+                h = default_step(leaf.dtype, scheme) if step is None else step
+                here = leaf.ravel()[chosen]
+                shift = jnp.asarray(h, leaf.dtype) * jnp.maximum(jnp.abs(here), 1)
+                values_at = functools.partial(evaluate, index, chosen)
+                estimates, trusted = _SLOPES[scheme](values_at, here, shift)
+                return estimates.astype(leaf.dtype), trusted
 
-            def value_at(coordinate, value):
-                perturbed = flat.at[coordinate].set(value).reshape(leaf.shape)
-                x = treedef.unflatten([*leaves[:index], perturbed, *leaves[index + 1 :]])
-                return f(*args[:argnums], x, *args[argnums + 1 :])
+            pairs = zip(leaves, treedef.flatten_up_to(coordinates), strict=True)
+            results = [slope(i, *map(jnp.asarray, pair)) for i, pair in enumerate(pairs)]
+            slopes, trusted = zip(*results, strict=True)
+            return treedef.unflatten(slopes), functools.reduce(jnp.logical_and, trusted)
 
-            def slope(coordinate):
-                here = flat[coordinate]
-                shift = h * jnp.maximum(jnp.abs(here), 1)
-                above = here + shift
-                if scheme == "forward":
-                    below, difference = here, value_at(coordinate, above) - here_value
-                else:
-                    below = here - shift
-                    # Both at once: f is compiled for one place, not two.
-                    ends = jax.vmap(value_at, (None, 0))(coordinate, jnp.stack([above, below]))
-                    difference = ends[0] - ends[1]
-                return (difference / (above - below).astype(difference.dtype)).astype(leaf.dtype)
+        return estimate
 
-            return jax.lax.map(slope, chosen, batch_size=min(block, len(chosen)))
+    neighbourhoods = changes.make_neighbourhoods(_mixing(f) if is_complex else f, argnums)
+    return changes.guarded(*map(estimator, neighbourhoods))
 
-        chosen = treedef.flatten_up_to(coordinates)
-        pairs = zip(leaves, map(jnp.asarray, chosen), strict=True)
-        return treedef.unflatten([estimates(i, leaf, at) for i, (leaf, at) in enumerate(pairs)])
 
-    return estimate
+def _central(values_at, here, shift):
+    return _quotient(values_at, here + shift, here - shift)
+
+
+def _forward(values_at, here, shift):
+    # f(x) as f(x + h) is computed, lest the two be rounded in different ways.
+    return _quotient(values_at, here + shift, here)
+
+
+def _quotient(values_at, above, below):
+    values, trusted = values_at(jnp.stack([above, below], axis=1))
+    difference = values[:, 0] - values[:, 1]
+    return difference / (above - below).astype(difference.dtype), trusted
+
+
+def _complex_step(values_at, here, shift):
+    values, trusted = values_at(_complex(here) + 1j * _complex(shift))
+    return values.imag / shift.astype(values.imag.dtype), trusted
+
+
+_SLOPES = {"central": _central, "forward": _forward, "complex-step": _complex_step}
+
+
+def _complex(array: Any) -> jax.Array:
+    array = jnp.asarray(array)
+    return array.astype(np.complex128 if array.dtype == np.float64 else np.complex64)
+
+
+def _with_complex(args: tuple[Any, ...], argnums: int) -> tuple[Any, ...]:
+    return (*args[:argnums], jax.tree.map(_complex, args[argnums]), *args[argnums + 1 :])
+
+
+def _mixing(f: Callable[..., Any]) -> Callable[..., Any]:
+    def mixing(*args):
+        with jax.numpy_dtype_promotion("standard"):  # what is known stays real
+            return f(*args)
+
+    return mixing
 
 
 def check_argument(args: tuple[Any, ...], argnums: int) -> Any:
@@ -204,6 +244,39 @@ def check_result(f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         raise ValueError(f"f must return a scalar, got {result}")
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"f must return a real floating-point number, got {result.dtype}")
+
+
+def _check_holomorphic(f: Callable[..., Any], args: tuple[Any, ...], argnums: int) -> None:
+    args = _with_complex(args, argnums)
+    try:
+        program = jax.make_jaxpr(_mixing(f))(*args)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TypeError(
+            f"complex-step needs f to accept complex arguments, got: {reason}"
+        ) from error
+    (result,) = program.out_avals
+    if not jnp.issubdtype(result.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"complex-step needs f to be holomorphic, got a result of dtype {result.dtype} for "
+            "complex arguments"
+        )
+    if bent := sorted({"abs", "conj"} & set(_of_complex(program.jaxpr))):
+        raise TypeError(
+            f"complex-step needs f to be holomorphic, got one with {' and '.join(bent)}"
+        )
+
+
+def _of_complex(jaxpr: core.Jaxpr) -> Iterator[str]:
+    """Yields the names of all primitives that are given complex numbers."""
+    for equation in jaxpr.eqns:
+        operands: list[Any] = [variable.aval for variable in equation.invars]
+        if any(jnp.issubdtype(each.dtype, jnp.complexfloating) for each in operands):
+            yield equation.primitive.name
+        for param in jax.tree.leaves(equation.params):
+            inner = getattr(param, "jaxpr", param)
+            if isinstance(inner, core.Jaxpr):
+                yield from _of_complex(inner)
 
 
 def _check_coordinates(coordinates: Any, x: Any) -> None:
