@@ -56,17 +56,18 @@ def _forward(params, inputs, targets):
 def _backward(residuals, cotangent):
     """Returns the gradients in params, inputs and targets, times the cotangent."""
     params, layers, targets = residuals
-    error = layers[-1] - targets  # (batch, outputs)
+    error = layers[-1] - targets.astype(layers[-1].dtype)  # (batch, outputs)
     error *= cotangent * 2 / error.shape[0]  # d(error**2) = 2 error; the mean over the batch
     target_gradient = -error
 
     gradient = []
     for layer, below, above in zip(params[::-1], layers[-2::-1], layers[:0:-1], strict=True):
         delta = error * above * (1 - above)  # dW3 = (L3 - T) * L3*(1 - L3)
-        bias = None if layer.bias is None else jnp.sum(delta, axis=0)
-        gradient.append(Layer(below.T @ delta, bias))  # np.dot(dW3, L2.T)
-        error = delta @ layer.weight.T  # W3.T.dot(dW3)
-    return tuple(reversed(gradient)), error, target_gradient
+        weight = mlp.multiply(below.T, delta, layer.weight.dtype)  # np.dot(dW3, L2.T)
+        gradient.append(Layer(weight, None if layer.bias is None else jnp.sum(delta, axis=0)))
+        error = mlp.multiply(delta, layer.weight.T, layer.weight.dtype)  # W3.T.dot(dW3)
+    found = tuple(reversed(gradient)), error, target_gradient
+    return jax.tree.map(lambda array: array.astype(targets.dtype), found)
 
 
 _loss.defvjp(_forward, _backward)

@@ -141,6 +141,23 @@ def test_loss_passes_the_cotangent_on():
         assert max(relative_errors(ours, theirs)) < 1e-12
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.bfloat16, 6e-3), (jnp.float16, 1e-3)])
+@pytest.mark.parametrize(
+    "value_and_grad", [backprop.value_and_grad, jax.value_and_grad(mlp.loss)], ids=["hand", "auto"]
+)
+def test_sixteen_bits_are_as_good_as_their_digits(dtype, error, value_and_grad):
+    """Of a trained network, whose outputs are so close to their targets that digits may be lost."""
+    with jax.enable_x64(True):
+        args = problem(2, 100, trained=True)
+        args = jax.tree.map(lambda leaf: leaf.astype(dtype), args)
+        value, ours = value_and_grad(*args)
+        assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}
+        args, ours = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (args, ours))
+        right_value, right = jax.value_and_grad(mlp.loss)(*args)
+        assert float(value) == pytest.approx(float(right_value), rel=error)
+        assert max(relative_errors(ours, right)) < error
+
+
 def test_loss_differentiates_twice():
     with jax.enable_x64(True):
         params, inputs, targets = problem(3, 5)

@@ -94,7 +94,7 @@ def test_init_draws_the_dtype_asked_for(dtype):
     params = mlp.init(jax.random.key(0), SIZES, dtype=dtype)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
     inputs = jnp.ones((2, 7), dtype)
-    assert mlp.loss(params, inputs, jnp.zeros((2, 3), dtype)).dtype == dtype
+    assert mlp.loss(params, inputs, jnp.zeros((2, 3), dtype)).dtype == jnp.float32
 
 
 def test_predict_and_accuracy(batch):
@@ -298,6 +298,16 @@ def test_load_refuses_a_damaged_file_or_reads_it_whole(tmp_path, position):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"params\.npz"):
         mlp.load(path)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_sixteen_bits_round_the_factors_and_nothing_else(dtype):
+    """A saturated output keeps the digits of its distance from 1."""
+    params = (Layer(jnp.array([[4.0]], dtype), jnp.array([2.0], dtype)),)
+    inputs, targets = jnp.ones((3, 1), dtype), jnp.ones((3, 1), dtype)
+    distance = 1 - float(mlp.forward(params, inputs)[0, 0])
+    assert distance == pytest.approx(1 / (1 + np.exp(6.0)), rel=1e-4)
+    assert float(mlp.loss(params, inputs, targets)) == pytest.approx(distance**2, rel=1e-3)
 
 
 def test_float16_holds_the_loss_of_many_images():
