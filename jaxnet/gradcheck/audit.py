@@ -137,19 +137,20 @@ def make_options(
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     if directions < 1:
         raise ValueError(f"directions must be 1 or more, got {directions}")
+    tolerances = tuple(
+        _TOLERANCE[itemsize(leaf.dtype)] if tolerance is None else tolerance
+        for leaf in argument.leaves
+    )
     widest = max(argument.leaves, key=lambda leaf: itemsize(leaf.dtype)).dtype
-    narrowest = min(argument.leaves, key=lambda leaf: itemsize(leaf.dtype)).dtype
-    if tolerance is None:
-        tolerance = _TOLERANCE[itemsize(narrowest)]
     least = _LEAST_TOLERANCE * float(jnp.finfo(widest).eps)
-    if tolerance < least:
+    if min(tolerances) < least:
         raise ValueError(
             f"tolerance must be {least:.1g} or more, which is what {widest} resolves, "
-            f"got {tolerance:g}"
+            f"got {min(tolerances):g}"
         )
     key = jax.random.key(0) if key is None else key
     seed = tuple(np.ravel(jax.random.key_data(key)).tolist())
-    return Options(directions, tolerance, exhaustive, control, seed)
+    return Options(directions, tolerances, exhaustive, control, seed)
 
 
 def _evaluate(gradient: Any, args: tuple[Any, ...], argument: Argument) -> Any:

@@ -8,7 +8,8 @@ freedom; its quantiles turn k measured numbers into an interval for |e|.
 The measured numbers are themselves off. What is systematic may hide an error, and is added to
 what was measured. Round-off does not know the direction, and adding what is independent of it to a
 normal number makes small sizes rarer (Anderson, Proc. Am. Math. Soc. 6, 1955), so that it hides
-none. Either may feign an error, and both are taken off before one is alleged.
+none. Either may feign an error, and both are taken off before one is alleged: three times, for bars
+are estimates.
 """
 
 import math
@@ -18,6 +19,10 @@ import numpy as np
 from scipy import special
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+
+
+# The bars are estimates, and to allege an error takes more than to doubt a gradient.
+BENEFIT_OF_DOUBT = 3.0
 
 
 class Interval(NamedTuple):
@@ -109,7 +114,7 @@ def judge(evidence: Evidence, tolerance: float, miss: float) -> Judgement:
     allowed = tolerance * norm
     if low > allowed:
         verdict = FAIL
-    elif high <= allowed and math.isfinite(high):
+    elif high <= allowed and allowed > 0 and math.isfinite(high):
         verdict = PASS
     else:
         verdict = INCONCLUSIVE
@@ -141,7 +146,8 @@ def interval(residual: np.ndarray, evidence: Evidence, miss: float) -> Interval:
         nothing is left to chance.
       miss: chance of being outside, at either end.
     """
-    near, far = _norm(np.maximum(np.abs(residual) - evidence.bars, 0)), _far(residual, evidence)
+    doubt = BENEFIT_OF_DOUBT * evidence.bars
+    near, far = _norm(np.maximum(np.abs(residual) - doubt, 0)), _far(residual, evidence)
     if evidence.exact:
         return Interval(near, far)
     low, high = _quantiles(len(residual), miss)
@@ -184,7 +190,7 @@ def _miss(evidence: Evidence, allowed: float, anchored: bool) -> float:
 def _seen(evidence: Evidence, allowed: float, miss: float, around: Interval | None) -> float:
     """Returns the size from which on a further error would certainly have failed."""
     residual = np.abs(evidence.given - evidence.numerical)
-    far = _norm(residual + evidence.bars)
+    far = _norm(residual + BENEFIT_OF_DOUBT * evidence.bars)
     if evidence.exact:
         sizes = [allowed + far]
     else:

@@ -107,7 +107,7 @@ def check_jvp(
         if jvp is not None or "custom_vjp" not in str(error):
             raise
         note = "f has no forward mode: it has a jax.custom_vjp, which defines reverse mode only"
-        return Report((), settings.tolerance, dtype, "nothing", "jvp", (note,))
+        return Report((), max(settings.tolerances), dtype, "nothing", "jvp", (note,))
     _check_outputs(outputs, jax.eval_shape(lambda *args: f(*args), *args))
     weighted = _weigh(f, cotangent)
     survey = Survey(Programs(weighted, argument.argnums), argument, args, settings.seed)

@@ -1,21 +1,22 @@
 """The function near a point: what its values alone say of its slopes."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.gradcheck import slopes
+from jaxnet.gradcheck import precision, slopes
 from jaxnet.gradcheck.arguments import Argument
+from jaxnet.gradcheck.precision import Traits
 from jaxnet.gradcheck.slopes import Slopes
 
 _ROWS = 256  # points that one call of the compiled program evaluates, at most
 
 # A function that says something else in float64 than in the dtype of its arguments, by more than
-# rounding can explain, is another one: it draws random numbers inside, say.
+# rounding should explain, is another one there.
 _SAME_VALUE = 8.0  # times the square root of the dtype's spacing
 
 
@@ -32,12 +33,14 @@ class Gauge(NamedTuple):
 
     Attributes:
       unit: the leaf's scale, in which steps are measured.
-      step: that measures best.
+      step: that measures best, relative to the scale.
+      finest: step that makes sense.
       noise: standard deviation of the round-off in a value.
     """
 
     unit: float
     step: float
+    finest: float
     noise: float
 
 
@@ -48,11 +51,21 @@ class Programs:
         """Wraps ``f`` anew, so that nothing compiled of it before is mistaken for it."""
         self._value = jax.jit(lambda args: f(*args))
         self._value_and_gradient = jax.jit(lambda args: jax.value_and_grad(f, argnums)(*args))
+        self._argnums = {argnums} if isinstance(argnums, int) else set(argnums)
 
         def value_of_leaves(argument, leaves, rest):
             return f(*argument.join(leaves, rest))
 
         self.values = jax.jit(_make_values(value_of_leaves), static_argnums=0)
+
+    def traits(self, args: tuple[Any, ...]) -> Traits:
+        """Returns what becomes of the differentiated arguments on their way through the program."""
+        differentiated = [
+            number in self._argnums
+            for number, arg in enumerate(args)
+            for _ in range(len(jax.tree.leaves(arg)))
+        ]
+        return precision.examine(self._value.trace(args).jaxpr, differentiated)
 
     def evaluate(self, args: tuple[Any, ...]) -> "Evaluation":
         """Returns the value, and the gradient of `jax.grad` if there is one."""
@@ -97,9 +110,12 @@ class Reference:
     """Measures slopes of a function at a point, in float64 if the function allows it.
 
     Attributes:
-      precise: whether in float64; else in the arguments' own dtype, and ``note`` says why.
+      precise: whether arguments are float64; else of their own dtype, and ``note`` says why.
       note: what is to be said of the precision, or empty.
       value: of the function, as measured here.
+      epsilon: relative spacing of the value's dtype.
+      is_narrow: whether arguments pass through less than float64 on their way to the value.
+      is_stepped: whether they are rounded to integers on that way.
       gradient: of `jax.grad` in this precision, flat; None if there is none, or not finite.
     """
 
@@ -130,10 +146,13 @@ class Reference:
             else:
                 found = own
             self._leaves, self._rest = argument.split(args)
-        self.value = float(found.value)
+            traits = programs.traits(args)
+        self.value, self.is_stepped = float(found.value), traits.is_stepped
         self.epsilon = float(jnp.finfo(found.value.dtype).eps)
-        if self.precise and found.value.dtype != np.float64:
-            self.note = f"f returns {found.value.dtype} whatever it is given: error bars are wider"
+        self._narrowest, self._floor = traits.epsilon, traits.tiny
+        self.is_narrow = traits.narrowest != "float64"
+        if self.precise and self.is_narrow:
+            self.note = f"f computes in {traits.narrowest} whatever it is given: wider error bars"
         if not self.is_deterministic:
             self.note = "f is not deterministic: two calls with the same arguments differ"
         self.gradient = (
@@ -142,29 +161,54 @@ class Reference:
         if self.gradient and not all(np.isfinite(leaf).all() for leaf in self.gradient):
             self.gradient = None
 
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns the context in which this reference computes."""
-        return jax.enable_x64(True) if self.precise else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """Sets what this reference computes in."""
+        # A wide step may well leave the function's domain, and that is no reason to stop.
+        with (
+            jax.enable_x64(True) if self.precise else contextlib.nullcontext(),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+        ):
+            yield
 
     def _in_float64(self, args: tuple[Any, ...], own: float) -> tuple[Any, str]:
         """Returns the function in float64; or, in its place, why it cannot be had."""
         try:
             with jax.enable_x64(True):
-                found = self._programs.evaluate(jax.tree.map(to_float64, args))
+                wide_args = jax.tree.map(to_float64, args)
+                found = self._programs.evaluate(wide_args)
+                draws = self._programs.traits(wide_args).draws
         except Exception as error:  # whatever a function makes of another dtype
             reason = str(error).strip().splitlines() or [type(error).__name__]
             return (
                 None,
                 f"f does not take float64 ({_shorten(reason[0])}): measured in its own dtype",
             )
+        if draws != self._programs.traits(args).draws:
+            return None, "f draws other random numbers in float64: measured in its own dtype"
         wide = float(found.value)
         epsilon = max(float(jnp.finfo(leaf.dtype).eps) for leaf in self._argument.leaves)
         if not abs(wide - own) <= _SAME_VALUE * np.sqrt(epsilon) * max(abs(wide), abs(own)):
             return None, (
-                f"f is {own:g}, and {wide:g} in float64 (random numbers drawn inside f differ, "
-                f"too): measured in its own dtype"
+                f"f is {own:g}, and {wide:g} in float64 (it overflows, underflows or magnifies "
+                f"rounding): measured in its own dtype"
             )
         return found, ""
+
+    def gradient_nearby(self) -> list[np.ndarray] | None:
+        """Returns `gradient` where all leaves are changed in the last half of their digits.
+
+        A gradient hardly differs there, and what is but rounding is another.
+        """
+        share = np.sqrt(np.finfo(np.float64).eps)
+        with self.precision():
+            moved = [
+                leaf + share * _scale(leaf) * draw.reshape(leaf.shape).astype(leaf.dtype)
+                for leaf, draw in zip(self._leaves, self.draw((0,)), strict=True)
+            ]
+            found = self._programs.evaluate(self._argument.join(moved, self._rest)).gradient
+        return None if found is None else self._argument.flatten_gradient(found)
 
     def draw(self, seed: Sequence[int]) -> list[np.ndarray]:
         """Returns normally distributed directions in every leaf, as this precision holds them."""
@@ -183,34 +227,50 @@ class Reference:
           For each leaf a slope, and with what to measure others.
         """
         units = {leaf: _scale(self._leaves[leaf]) for leaf in leaves}
-        ladders = {leaf: slopes.ladder(units[leaf]) for leaf in leaves}
-        spacings = {leaf: float(jnp.finfo(self._leaves[leaf].dtype).eps) ** 0.6 for leaf in leaves}
+        ladders = {leaf: slopes.ladder(units[leaf], self._narrowest) for leaf in leaves}
+        spacing = self._narrowest**0.6  # wide enough for values to be rounded independently
         spans, distances = [], []
         for leaf in leaves:
             steps = ladders[leaf]
-            points = np.concatenate([steps, -steps, spacings[leaf] * slopes.NOISE_POINTS])
+            points = np.concatenate([steps, -steps, spacing * slopes.NOISE_POINTS])
             distances.append(units[leaf] * points)
             spans += [Span(leaf, 0, self._leaves[leaf].size)] * len(points)
         values = self.values(draws, spans, np.concatenate(distances))
         found = {}
         ends = np.cumsum([len(each) for each in distances])[:-1]
-        for leaf, of_leaf in zip(leaves, np.split(values, ends), strict=True):
+        values_by_leaf = np.split(values, ends)
+        if self.is_narrow:
+            # Values that all lie on one tread betray no noise; others then do.
+            seen = [
+                slopes.noise(of_leaf[-len(slopes.NOISE_POINTS) :]) for of_leaf in values_by_leaf
+            ]
+            self._floor = max(self._floor, *(each for each in seen if np.isfinite(each)))
+        for leaf, of_leaf in zip(leaves, values_by_leaf, strict=True):
             steps = ladders[leaf][None]
             parts = np.split(of_leaf, [steps.size, 2 * steps.size])
             above, below, near = (part[None] for part in parts)
             noise = np.maximum(slopes.noise(near[0]), slopes.scatter(steps, above, below))
+            noise = np.maximum(noise, self._floor)
             slope = slopes.extrapolate(steps, above, below, self.value, noise, self.epsilon)
             level = float(slope.round_off[0] * slope.step[0]) / 3
-            if slopes.is_contradicted(slope, near[0], spacings[leaf], self.epsilon):
+            hidden = slopes.is_contradicted(slope, near[0], spacing, self.epsilon)
+            share = 0.5 if self.is_narrow else 0.05  # where noise is to be expected, it may be more
+            hidden |= slopes.is_all_noise(noise, above, below, self.epsilon, share)
+            if hidden:
                 slope, level = slope._replace(truncation=np.array([np.inf])), np.inf
-            found[leaf] = _scaled(slope, units[leaf]), Gauge(units[leaf], slope.step[0], level)
+            found[leaf] = (
+                _scaled(slope, units[leaf]),
+                Gauge(units[leaf], slope.step[0], ladders[leaf][-1], level),
+            )
         return found
 
     def measure(
         self, draws: Sequence[np.ndarray], spans: Sequence[Span], gauges: dict[int, Gauge]
     ) -> Slopes:
         """Measures the slopes along spans of the draws, with steps that are known to be good."""
-        ladders = np.stack([slopes.around(gauges[span.leaf].step) for span in spans])
+        ladders = np.stack(
+            [slopes.around(gauges[span.leaf].step, gauges[span.leaf].finest) for span in spans]
+        )
         units = np.array([gauges[span.leaf].unit for span in spans])
         count = ladders.shape[1]
         distances = units[:, None] * np.concatenate([ladders, -ladders], axis=1)

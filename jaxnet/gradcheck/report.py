@@ -39,6 +39,7 @@ class LeafReport(NamedTuple):
       shape: of the leaf.
       dtype: of the leaf.
       verdict: ``"pass"``, ``"fail"``, or ``"inconclusive"`` where differences are too coarse.
+      tolerance: relative error up to which it passes.
       norm: of the right gradient in this leaf, as far as it is known.
       error: estimate of the error of the gradient.
       interval: where it lies, but for a chance of one in a million at either end.
@@ -57,6 +58,7 @@ class LeafReport(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     verdict: str
+    tolerance: float
     norm: float
     error: float
     interval: Interval
@@ -75,7 +77,7 @@ class Report(NamedTuple):
 
     Attributes:
       leaves: a `LeafReport` each.
-      tolerance: the relative error up to which a leaf passes.
+      tolerance: the largest of its leaves'.
       dtype: in which the gradient was computed.
       reference: in which the differences were taken.
       subject: what was audited: ``"gradient"``, ``"vjp"``, ``"jvp"`` or ``"hvp"``.
@@ -132,7 +134,8 @@ class Report(NamedTuple):
 
     def _summary(self) -> list[str]:
         line = f"{self.verdict}: {self.subject} in {self.dtype}, differences in {self.reference}, "
-        line += f"relative tolerance {self.tolerance:g}"
+        tolerances = sorted({leaf.tolerance for leaf in self.leaves} or {self.tolerance})
+        line += f"relative tolerance {' and '.join(f'{each:g}' for each in tolerances)}"
         if self.verdict == PASS:
             miss = max(leaf.miss for leaf in self.leaves)
             line += f"; an error above it would be missed with a chance of {_chance(miss)}"

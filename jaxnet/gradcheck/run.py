@@ -7,14 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.gradcheck import diagnosis, location
-from jaxnet.gradcheck.judgement import FAIL, INCONCLUSIVE, PASS, Evidence, Judgement, judge
+from jaxnet.gradcheck.judgement import (
+    BENEFIT_OF_DOUBT,
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    Evidence,
+    Judgement,
+    interval,
+    judge,
+)
 from jaxnet.gradcheck.reference import Span
 from jaxnet.gradcheck.report import LeafReport, Report, Slope
 from jaxnet.gradcheck.slopes import Slopes
 from jaxnet.gradcheck.survey import Survey
 
-MISS = 1e-6  # chance of a wrong verdict on a leaf, in either direction
-_MOST_DIRECTIONS = 8  # times those asked for, while a leaf is undecided
+_MOST_DIRECTIONS = 8  # times those asked for, while a leaf is undecided: four looks at it
+# Chance of a wrong verdict at one look, by either of two intervals; 1e-6 for a leaf in all.
+MISS = 1e-6 / 8
 
 # JAX's own gradient differs by so much between its dtype and float64, relative to the norm, where
 # rounding still explains it; more is a fault, whatever makes it. By the bytes of an element.
@@ -27,7 +37,7 @@ class Options(NamedTuple):
     """How an audit is made; see `check`."""
 
     directions: int
-    tolerance: float
+    tolerances: tuple[float, ...]
     exhaustive: bool
     control: bool
     seed: tuple[int, ...]
@@ -82,7 +92,12 @@ class Run:
         dtype = str(jnp.result_type(*(leaf.dtype for leaf in self._argument.leaves)))
         reference = "float64" if self._reference.precise else dtype
         return Report(
-            tuple(reports), self._options.tolerance, dtype, reference, self._subject.name, notes
+            tuple(reports),
+            max(self._options.tolerances),
+            dtype,
+            reference,
+            self._subject.name,
+            notes,
         )
 
     # Measuring
@@ -128,7 +143,8 @@ class Run:
             given=given,
             numerical=found.value,
             bars=found.bar,
-            systematic=found.systematic,
+            # Numbers that lie on few treads are rounded as the direction has it.
+            systematic=found.bar if self._reference.is_narrow else found.systematic,
             anchor=None if whole is None else anchor,
             distance=np.nan if flat is None or whole is None else _norm(flat - whole),
             given_norm=np.nan if flat is None else _norm(flat),
@@ -136,8 +152,11 @@ class Run:
             exact=self._exact[leaf],
         )
 
+    def _tolerance(self, leaf: int) -> float:
+        return self._options.tolerances[leaf]
+
     def _judge(self, leaf: int) -> Judgement:
-        return judge(self._evidence(leaf), self._options.tolerance, MISS)
+        return judge(self._evidence(leaf), self._tolerance(leaf), MISS)
 
     def _is_worth_more(self, leaf: int) -> bool:
         """Whether a leaf is undecided, and more directions, not better ones, would decide it."""
@@ -146,8 +165,8 @@ class Run:
         # They bring both ends of the interval to the estimate, and no further.
         judged, evidence = self._judge(leaf), self._evidence(leaf)
         residual = np.abs(evidence.given - evidence.numerical)
-        allowed, count = self._options.tolerance * judged.norm, np.sqrt(len(residual))
-        if _norm(np.maximum(residual - evidence.bars, 0)) / count > allowed:
+        allowed, count = self._tolerance(leaf) * judged.norm, np.sqrt(len(residual))
+        if _norm(np.maximum(residual - BENEFIT_OF_DOUBT * evidence.bars, 0)) / count > allowed:
             return True
         if judged.is_anchored or evidence.anchor is not None:
             residual = np.abs(evidence.anchor - evidence.numerical)
@@ -163,50 +182,71 @@ class Run:
             return judged._replace(verdict=FAIL, error=np.nan), cause
         jump = float(np.max(self._slopes(leaf)[0].jump))
         if self._is_zero(leaf, evidence):
-            if evidence.given_norm == 0 == _norm(evidence.numerical):
-                return judged._replace(verdict=PASS, error=0.0, miss=0.0), "f does not depend on it"
-            return judged._replace(verdict=PASS, miss=0.0), "zero, as far as can be measured"
-        if judged.verdict == FAIL and self._is_rounding(leaf, evidence, judged):
+            exact = evidence.given_norm == 0 == _norm(evidence.numerical)
+            cause = "zero: f is constant around it" if exact else "zero, up to rounding"
+            return judged._replace(verdict=PASS, error=0.0, miss=0.0), cause
+        if judged.verdict == FAIL and self._is_rounding(leaf, evidence):
             cause = f"right in float64; rounding in {name.dtype} exceeds the tolerance"
             return judged._replace(verdict=INCONCLUSIVE), cause
+        if judged.verdict == FAIL and self._is_stepped(leaf, evidence):
+            cause = "f rounds to integers: JAX differentiates the treads, differences the staircase"
+            return judged._replace(verdict=INCONCLUSIVE), cause
         if judged.verdict == INCONCLUSIVE:
-            return judged, self._excuse(judged, jump)
+            return judged, self._excuse(leaf, judged, jump)
         return judged, ""
 
-    def _excuse(self, judged: Judgement, jump: float) -> str:
+    def _excuse(self, leaf: int, judged: Judgement, jump: float) -> str:
         if not self._reference.is_deterministic:
             return "f is not deterministic"
         if jump:
             return f"a kink: the slopes on its two sides differ by {jump:.3g}"
-        if judged.bar > self._options.tolerance:
+        if judged.bar > self._tolerance(leaf):
             return f"differences are uncertain by {judged.bar:.1e} of the norm"
         return f"the error is too close to the tolerance ({judged.interval.low:.1e} or more)"
 
     def _is_zero(self, leaf: int, evidence: Evidence) -> bool:
-        """Whether the gradient is zero up to rounding, and the differences are too."""
-        columns = [evidence.numerical, *([] if evidence.anchor is None else [evidence.anchor])]
+        """Whether the right gradient is zero and the given one too, up to its rounding."""
+        given = evidence.given_norm
+        if np.isnan(given):
+            given = _norm(evidence.given)
+        anchor_norm = 0.0 if evidence.anchor is None else evidence.anchor_norm
+        if given == anchor_norm == _norm(evidence.numerical) == 0:
+            return bool(np.isfinite(evidence.bars).all())
+        if evidence.anchor is None or self._anchor is None or self._reference.is_narrow:
+            return False
+        columns = (evidence.numerical, evidence.anchor)
         if any(np.any(np.abs(column) > evidence.bars) for column in columns):
             return False
         # In units of f: a relative change of the leaf, and what it does.
         unit, size = self._survey.gauges[leaf].unit, abs(self._reference.value)
-        if np.max(evidence.bars) * unit > 1e-3 * self._options.tolerance * size:
+        if np.max(evidence.bars) * unit > 1e-3 * self._tolerance(leaf) * size:
             return False
-        epsilon = float(jnp.finfo(self._argument.leaves[leaf].dtype).eps)
-        rounding = 100 * epsilon * size / unit
-        given = evidence.given_norm
-        if np.isnan(given):
-            given = _norm(evidence.given)
-        if evidence.anchor is not None and evidence.anchor_norm > 0 == given:
-            return evidence.anchor_norm <= 100 * self._reference.epsilon * size / unit
+        # Terms that cancel leave rounding, which is another next to the point; a gradient is not.
+        if anchor_norm > 0:
+            nearby = self._reference.gradient_nearby()
+            if nearby is None or _norm(nearby[leaf] - self._anchor[leaf]) < anchor_norm / 2:
+                return False
+        rounding = 4 * float(jnp.finfo(self._argument.leaves[leaf].dtype).eps) * size / unit
+        if self._own is not None:
+            rounding = max(rounding, 4 * _norm(self._own[leaf] - self._anchor[leaf]))
         return given <= rounding
 
-    def _is_rounding(self, leaf: int, evidence: Evidence, judged: Judgement) -> bool:
+    def _is_rounding(self, leaf: int, evidence: Evidence) -> bool:
         """Whether the error is no larger than what rounding does to JAX's own gradient."""
-        if self._own is None or self._anchor is None or not judged.is_anchored:
+        if self._own is None or self._anchor is None or evidence.anchor is None:
+            return False
+        around = interval(evidence.anchor - evidence.numerical, evidence, MISS)
+        if around.low > self._tolerance(leaf) * evidence.anchor_norm:
             return False
         rounding = _norm(self._own[leaf] - self._anchor[leaf])
         cap = _ROUNDING[itemsize(self._argument.leaves[leaf].dtype)]
         return evidence.distance <= 4 * rounding <= 4 * cap * evidence.anchor_norm
+
+    def _is_stepped(self, leaf: int, evidence: Evidence) -> bool:
+        """Whether the gradient is JAX's own, of a function that rounds to integers."""
+        if not self._reference.is_stepped or evidence.anchor is None:
+            return False
+        return evidence.distance <= self._tolerance(leaf) * evidence.anchor_norm
 
     # Describing
 
@@ -227,6 +267,7 @@ class Run:
             shape=name.shape,
             dtype=str(name.dtype),
             verdict=verdict,
+            tolerance=self._tolerance(leaf),
             norm=judged.norm,
             error=judged.error,
             interval=judged.interval,
@@ -258,11 +299,11 @@ class Run:
         spoilt = evidence._replace(
             given=evidence.given + error * np.array(along), distance=distance
         )
-        return judge(spoilt, self._options.tolerance, MISS).verdict == FAIL
+        return judge(spoilt, self._tolerance(leaf), MISS).verdict == FAIL
 
     def _locate(self, leaf: int, judged: Judgement) -> tuple[location.Location | None, str]:
         """Returns which coordinates are off, and the pattern in them."""
-        name, tolerance = self._argument.leaves[leaf], self._options.tolerance
+        name, tolerance = self._argument.leaves[leaf], self._tolerance(leaf)
         evidence, lengths = self._evidence(leaf), diagnosis.lengths_of(self._survey.args)
         ones = self._ones()
 

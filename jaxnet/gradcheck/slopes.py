@@ -51,19 +51,25 @@ class Slopes(NamedTuple):
         return self.truncation + self.jump
 
 
-def ladder(scale: float, fine: int = 14) -> np.ndarray:
+def ladder(scale: float, epsilon: float) -> np.ndarray:
     """Returns the steps to try, coarse to fine, relative to a leaf's scale.
 
     A function may change on the scale of its argument or on that of 1, and nothing tells which, so
-    the steps reach from four times the larger to ``4**-fine`` of the smaller.
+    the steps reach from four times the larger to about ``sqrt(epsilon)`` of the smaller: finer ones
+    than that are lost in rounding, or stay within it.
+
+    Args:
+      scale: of the leaf.
+      epsilon: relative spacing of numbers.
     """
     one = np.clip(np.round(np.log(1 / scale) / np.log(RATIO)), -24, 24)
+    fine = round(0.54 * np.log(1 / epsilon) / np.log(RATIO))
     return RATIO ** np.arange(max(0.0, one) + 1, min(0.0, one) - fine - 1, -1)
 
 
-def around(step: float) -> np.ndarray:
+def around(step: float, finest: float) -> np.ndarray:
     """Returns four steps for a function that is known to be measured well with this one."""
-    return step * RATIO ** np.arange(2.0, -2.0, -1)
+    return max(step / RATIO, finest) * RATIO ** np.arange(3.0, -1.0, -1)
 
 
 def noise(values: np.ndarray) -> float:
@@ -95,6 +101,29 @@ def is_contradicted(found: Slopes, values: np.ndarray, spacing: float, epsilon: 
     rounding = _NOISE_FACTOR * noise(values) + epsilon * np.max(np.abs(values))
     bar = np.abs(near - middle) + rounding / spacing
     return bool(np.abs(near - found.value[0]) > 3 * bar + found.bar[0])
+
+
+def is_all_noise(
+    noise: np.ndarray, above: np.ndarray, below: np.ndarray, epsilon: float, share: float
+) -> bool:
+    """Whether noise is more than a share of what a function changes by with any step.
+
+    Then what looks like noise may be the function: one that jumps within the finest step has
+    differences that never settle, as those of noise do not. A constant is left out, whose changes
+    are but rounding.
+
+    Args:
+      noise: ``(1, steps)``.
+      above: ``(1, steps)`` values, as in `extrapolate`.
+      below: ``(1, steps)`` likewise.
+      epsilon: relative spacing of the values' dtype.
+      share: of the largest change.
+    """
+    finite = np.isfinite(above) & np.isfinite(below)
+    above, below = np.where(finite, above, 0.0), np.where(finite, below, 0.0)
+    change, size = np.max(np.abs(above - below)), np.max(np.maximum(np.abs(above), np.abs(below)))
+    # At coarser steps, what is taken for noise may be the curve.
+    return bool(change > 100 * epsilon * size and _NOISE_FACTOR * np.min(noise) > share * change)
 
 
 def scatter(steps: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -131,8 +160,8 @@ def extrapolate(
 
     Central differences are extrapolated to a step of 0 (Richardson; Ridders, Adv. Eng. Softw. 4,
     1982). Of all entries of the tableau, the one is taken whose truncation and round-off are least
-    together among those that no finer step contradicts: a curve that is sampled too coarsely may
-    look smooth.
+    together among those that a finer step confirms and none contradicts: a curve that is sampled
+    too coarsely may look smooth.
 
     Args:
       steps: ``(lines, steps)``, each line falling by `RATIO`.
@@ -147,7 +176,7 @@ def extrapolate(
         size = np.maximum(np.abs(above), np.abs(below))
         round_off = (_NOISE_FACTOR * noise + epsilon * size) / steps
         second = (above + below - 2 * here) / steps  # slope above less slope below
-    unusable = ~np.isfinite(central) | ~np.isfinite(round_off)
+    unusable = ~np.isfinite(central) | ~np.isfinite(round_off) | _too_wide(second, round_off)
     central, second = (np.where(unusable, 0.0, each) for each in (central, second))
     round_off = np.where(unusable, np.inf, round_off)
 
@@ -170,6 +199,11 @@ def extrapolate(
     places = np.arange(steps.shape[1])
     finer = places[None, :] > places[:, None]
     contradicted = np.any(finer & (apart > allowed), axis=-1)
+    # Steps too wide for the curve may agree with each other all the same. So the truncation is at
+    # least what a finer step leaves open; the finest of all has its own change to go by.
+    open_to = np.min(np.where(finer, apart + round_off[None, :, None, :], np.inf), axis=-1)
+    open_to[0, :, -1] = 0.0
+    truncation = np.maximum(truncation, open_to)
     cost = np.where(contradicted, np.inf, _SYSTEMATIC * truncation + rounding)
 
     flat = np.moveaxis(cost, 1, 0).reshape(len(central), -1)
@@ -184,6 +218,19 @@ def extrapolate(
         steps[line, at],
         _jump(second, 2 * round_off, at),
     )
+
+
+def _too_wide(second: np.ndarray, round_off: np.ndarray) -> np.ndarray:
+    """Returns which steps leave the neighbourhood in which a curve is like its parabola.
+
+    The even part of a function is a parabola there, and ``second`` is proportional to the step, 4
+    times that of the next. If it is not even twice that, the curve has turned in between; both
+    sides may be level by then, and look like a slope of 0 with any such step.
+    """
+    with np.errstate(invalid="ignore"):
+        turned = np.abs(second[:, :-1]) < 2 * np.abs(second[:, 1:]) - 8 * round_off[:, 1:]
+    turned = np.pad(turned, ((0, 0), (0, 1)))
+    return np.maximum.accumulate(turned[:, ::-1], axis=1)[:, ::-1]
 
 
 def _change(central: np.ndarray, round_off: np.ndarray) -> np.ndarray:
@@ -207,5 +254,8 @@ def _jump(second: np.ndarray, round_off: np.ndarray, at: np.ndarray) -> np.ndarr
     limit = (RATIO * fine - coarse) / (RATIO - 1)
     with np.errstate(invalid="ignore"):
         kink = (np.abs(limit) > np.abs(fine) / 2) & (np.abs(fine) > 8 * round_off[:, 1:])
+        grows = kink & (np.abs(fine) > 1.5 * np.abs(coarse))
     kink &= np.arange(fine.shape[1])[None, :] >= np.minimum(at, fine.shape[1] - 1)[:, None]
-    return np.max(np.where(kink, np.maximum(np.abs(limit), np.abs(fine)), 0.0), axis=1)
+    jump = np.max(np.where(kink, np.maximum(np.abs(limit), np.abs(fine)), 0.0), axis=1)
+    # One that grows with every finer step has no limit here: a pole, or a cusp.
+    return np.where(grows[:, -1] & grows[:, -2], np.inf, jump)
