@@ -1,5 +1,6 @@
 """The argument under audit, taken apart into real arrays with names."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -57,14 +58,18 @@ class Argument(NamedTuple):
     treedef: Any
     leaves: tuple[Leaf, ...]
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The arguments' numbers, of a single one too."""
+        return _as_tuple(self.argnums)
+
     def split(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
         """Returns the real leaves and the arguments without them.
 
         A complex leaf becomes a real one with an axis more: real and imaginary parts.
         """
         leaves = self.treedef.flatten_up_to(select(args, self.argnums))
-        numbers = set(_as_tuple(self.argnums))
-        rest = tuple(None if i in numbers else arg for i, arg in enumerate(args))
+        rest = tuple(None if i in self.numbers else arg for i, arg in enumerate(args))
         return [_to_real(jnp.asarray(each)) for each in leaves], rest
 
     def join(self, leaves: Sequence[Any], rest: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -73,7 +78,7 @@ class Argument(NamedTuple):
         x = self.treedef.unflatten([_from_real(leaf, array) for leaf, array in pairs])
         parts = x if isinstance(self.argnums, tuple) else (x,)
         args = list(rest)
-        for number, part in zip(_as_tuple(self.argnums), parts, strict=True):
+        for number, part in zip(self.numbers, parts, strict=True):
             args[number] = part
         return tuple(args)
 
@@ -106,6 +111,7 @@ class Constants(NamedTuple):
     def close(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """Returns ``f`` as a function of arrays, and of results that are arrays."""
 
+        @functools.wraps(f)
         def closed(*args):
             return jax.tree.map(_as_result, f(*map(_fill, self.parts, args)))
 
