@@ -21,7 +21,8 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,12 @@ def audit_network(flags: argparse.Namespace) -> gradcheck.Report:
         _, gradient = value_and_grad(params, inputs, targets)
     except ValueError as error:  # a fault that this network cannot have
         raise cli.StopError(error) from error
-    return audit(flags, mlp.loss, (params, inputs, targets), gradient, 0, check_key)
+    try:
+        return audit(flags, mlp.loss, (params, inputs, targets), gradient, 0, check_key)
+    except (ValueError, TypeError) as error:
+        # A gradient that is not even of the right form is wrong; a bad flag is bad input.
+        is_bad_flag = str(error).startswith("tolerance")
+        raise cli.StopError(error, cli.BAD_INPUT if is_bad_flag else cli.FAILED) from error
 
 
 def audit_target(flags: argparse.Namespace) -> gradcheck.Report:
@@ -178,35 +184,31 @@ def audit_target(flags: argparse.Namespace) -> gradcheck.Report:
         if found is not None and not callable(found):
             raise cli.StopError(f"{flag} must name a function, got a {type(found).__name__}")
     if callable(arguments):
-        arguments = arguments()
+        with refusing(f"--arguments {flags.arguments}"):
+            arguments = arguments()
     if not isinstance(arguments, tuple):
         raise cli.StopError(
             f"--arguments {flags.arguments} must give a tuple, got a {type(arguments).__name__}"
         )
     argnums = flags.argnums if len(flags.argnums) > 1 else flags.argnums[0]
     print(f"{flags.target} at {flags.arguments}")
-    return audit(flags, target, arguments, gradient, argnums, keys(flags)[2])
+    with refusing(f"--target {flags.target}"):
+        return audit(flags, target, arguments, gradient, argnums, keys(flags)[2])
 
 
 def audit(flags, f, args, gradient, argnums, key) -> gradcheck.Report:
-    """Calls the checker, and turns what it refuses into one line."""
-    # A gradient that is not even of the right form is wrong; other refusals are bad input.
-    status = cli.FAILED if gradient is not None and not flags.target else cli.BAD_INPUT
-    try:
-        return gradcheck.check(
-            f,
-            *args,
-            gradient=gradient,
-            argnums=argnums,
-            key=key,
-            directions=flags.directions,
-            tolerance=flags.tolerance,
-            exhaustive=flags.exhaustive,
-            control=flags.control,
-        )
-    except (ValueError, TypeError) as error:
-        is_bad_flag = str(error).startswith("tolerance")
-        raise cli.StopError(error, cli.BAD_INPUT if is_bad_flag else status) from error
+    """Calls the checker with what the flags say."""
+    return gradcheck.check(
+        f,
+        *args,
+        gradient=gradient,
+        argnums=argnums,
+        key=key,
+        directions=flags.directions,
+        tolerance=flags.tolerance,
+        exhaustive=flags.exhaustive,
+        control=flags.control,
+    )
 
 
 def self_test(flags: argparse.Namespace) -> int:
@@ -283,15 +285,25 @@ def find(flag: str, name: str) -> Any:
     module, separator, path = name.partition(":")
     if not separator or not module or not path:
         raise cli.StopError(f"{flag} must be MODULE:NAME, got {name!r}")
-    try:
+    with refusing(f"{flag} {name}"):
         found = importlib.import_module(module)
-    except ImportError as error:
-        raise cli.StopError(f"{flag} {name}: {error}") from error
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise cli.StopError(f"{flag} {name}: {module} has no {path}")
-        found = getattr(found, part)
-    return found
+        for part in path.split("."):
+            if not hasattr(found, part):
+                raise cli.StopError(f"{flag} {name}: {module} has no {path}")
+            found = getattr(found, part)
+        return found
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turns whatever a user's code raises into one line that names it: it is bad input."""
+    try:
+        yield
+    except (cli.StopError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too: its status would be taken for a verdict
+        reason = [type(error).__name__, *str(error).strip().splitlines()[:1]]
+        raise cli.StopError(f"{what}: {': '.join(reason)}") from error
 
 
 def check_json(path: Path | None) -> None:

@@ -157,3 +157,57 @@ def test_complex_outputs():
 def test_bad_calls_say_what_was_expected_and_what_came(call, error, message):
     with pytest.raises(error, match=message):
         call(jnp.ones(3, DTYPE))
+
+
+def chosen(x, mode, n):
+    return {"y": jnp.sin(x) ** n if mode == "sine" else x, "one": 1.0}
+
+
+def test_what_is_no_array_reaches_the_products():
+    x = jnp.linspace(0.5, 1, 5, dtype=DTYPE)
+
+    def jvp(x, mode, n, tangent):
+        assert (mode, n) == ("sine", 2)
+        return jax.jvp(lambda x: {"y": jnp.sin(x) ** n, "one": 1.0}, (x,), (1.1 * tangent,))[1]
+
+    for report in (
+        gradcheck.check_vjp(chosen, x, "sine", 2),
+        gradcheck.check_jvp(chosen, x, "sine", 2),
+        gradcheck.check_hvp(lambda x, f: jnp.sum(f(x)), x, jnp.sin),
+    ):
+        assert (report.verdict, report.leaves[0].path) == ("pass", "x")
+    assert gradcheck.check_jvp(chosen, x, "sine", 2, jvp=jvp).verdict == "fail"
+    assert gradcheck.check_hvp(lambda x: 1.0, x).leaves[0].diagnosis == "f does not depend on it"
+
+
+def called_back(x):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.pure_callback(np.sin, shape, x, vmap_method="sequential")
+
+
+def looped(x):
+    return jax.lax.map(called_back, x)
+
+
+@pytest.mark.parametrize("f", [called_back, looped])
+def test_a_callback_has_no_forward_mode_and_that_is_said(f):
+    x = jnp.ones(3, DTYPE)
+    report = gradcheck.check_jvp(f, x)
+    assert (report.verdict, report.leaves) == ("inconclusive", ())
+    assert "f has no forward mode: Pure callbacks do not support JVP" in str(report)
+    with pytest.raises(ValueError, match="the jvp has no leaves: f has no forward mode: Pure"):
+        _ = report.worst
+    report = gradcheck.check_vjp(f, x, vjp=lambda x, w: w * jnp.cos(x))
+    assert report.verdict == "pass"
+    assert "f has no forward mode to compare with: Pure callbacks" in report.notes[-1]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_modes_agree_to_what_the_narrowest_dtype_resolves(dtype):
+    x = jax.random.normal(jax.random.key(0), (50,), jnp.float32)
+    report = gradcheck.check_vjp(lambda x: x.astype(dtype), x)
+    assert "forward and reverse mode agree" in report.notes[-1]
+    report = gradcheck.check_vjp(
+        lambda x: x.astype(dtype), x, vjp=lambda x, w: 1.2 * w.astype(x.dtype)
+    )
+    assert "DISAGREE" in report.notes[-1]

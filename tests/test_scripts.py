@@ -524,7 +524,7 @@ def test_a_function_of_the_users(flags, status, text, capsys):
         ("--target own_functions:loss", "argument --target: needs --arguments"),
         ("--arguments own_functions:point", "argument --arguments: needs --target"),
         ("--target own_functions --arguments a:b", "--target must be MODULE:NAME, got 'own_funct"),
-        ("--target nowhere:f --arguments a:b", "--target nowhere:f: No module named 'nowhere'"),
+        ("--target nowhere:f --arguments a:b", "nowhere:f: ModuleNotFoundError: No module named"),
         ("--target own_functions:f --arguments a:b", "own_functions has no f"),
         (
             "--target own_functions:number --arguments own_functions:point",
@@ -576,5 +576,72 @@ def test_check_gradients_bad_input(flags, message, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "setup.py").touch()
     assert call(check_gradients, *flags.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+RAISES = """
+import jax, jax.numpy as jnp, sys
+def loss(x): return jnp.sum(x**2)
+point = (jnp.ones(3),)
+def raises(*args): raise RuntimeError("a fault of the user's\\nand more")
+def refuses(*args): raise ValueError("not this")
+def misses(x): return {"a": x}["b"]
+def quits(*args): sys.exit(0)
+def silent(*args): assert False
+def steers(x): return jnp.sum(x) if x[0] > 0 else jnp.sum(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--target faulty:raises --arguments faulty:point",
+            "--target faulty:raises: RuntimeError: a fault of the user's",
+        ),
+        (
+            "--target faulty:refuses --arguments faulty:point",
+            "--target faulty:refuses: ValueError: not this",
+        ),
+        (
+            "--target faulty:misses --arguments faulty:point",
+            "--target faulty:misses: KeyError: 'b'",
+        ),
+        ("--target faulty:quits --arguments faulty:point", "--target faulty:quits: SystemExit: 0"),
+        ("--target faulty:silent --arguments faulty:point", "faulty:silent: AssertionError"),
+        (
+            "--target faulty:steers --arguments faulty:point",
+            "--target faulty:steers: TracerBoolConversionError: ",
+        ),
+        (
+            "--target faulty:loss --arguments faulty:raises",
+            "--arguments faulty:raises: RuntimeError: a fault of the user's",
+        ),
+        (
+            "--target faulty:loss --arguments faulty:point --gradient faulty:raises",
+            "--target faulty:loss: RuntimeError: a fault of the user's",
+        ),
+        ("--target unreadable:f --arguments faulty:point", "--target unreadable:f: SyntaxError: "),
+        ("--target divides:f --arguments faulty:point", "divides:f: ZeroDivisionError: "),
+        ("--target leaves:f --arguments faulty:point", "--target leaves:f: SystemExit: 0"),
+    ],
+)
+def test_what_a_users_code_raises_is_bad_input(flags, message, tmp_path, monkeypatch, capsys):
+    modules = {
+        "faulty": RAISES,
+        "unreadable": "def f(:",
+        "divides": "1 / 0",
+        "leaves": "raise SystemExit(0)",
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    try:
+        assert call(check_gradients, *flags.split()) == 2
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line

@@ -1,5 +1,6 @@
 """The argument under audit, taken apart into real arrays with names."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 class Leaf(NamedTuple):
@@ -56,14 +58,18 @@ class Argument(NamedTuple):
     treedef: Any
     leaves: tuple[Leaf, ...]
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The arguments' numbers, of a single one too."""
+        return _as_tuple(self.argnums)
+
     def split(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
         """Returns the real leaves and the arguments without them.
 
         A complex leaf becomes a real one with an axis more: real and imaginary parts.
         """
         leaves = self.treedef.flatten_up_to(select(args, self.argnums))
-        numbers = set(_as_tuple(self.argnums))
-        rest = tuple(None if i in numbers else arg for i, arg in enumerate(args))
+        rest = tuple(None if i in self.numbers else arg for i, arg in enumerate(args))
         return [_to_real(jnp.asarray(each)) for each in leaves], rest
 
     def join(self, leaves: Sequence[Any], rest: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -72,7 +78,7 @@ class Argument(NamedTuple):
         x = self.treedef.unflatten([_from_real(leaf, array) for leaf, array in pairs])
         parts = x if isinstance(self.argnums, tuple) else (x,)
         args = list(rest)
-        for number, part in zip(_as_tuple(self.argnums), parts, strict=True):
+        for number, part in zip(self.numbers, parts, strict=True):
             args[number] = part
         return tuple(args)
 
@@ -90,6 +96,59 @@ class Argument(NamedTuple):
         return flat
 
 
+class Constants(NamedTuple):
+    """What of the arguments is no array, and stays as it is: strings, functions, integers.
+
+    Equal, and hashable where they are, if a function means the same closed over them.
+
+    Attributes:
+      parts: of each argument the structure and the leaves, with their types, as 1 is True
+        otherwise; None for each array, and for an argument that is differentiated.
+    """
+
+    parts: tuple[tuple[Any, tuple[tuple[type, Any] | None, ...]] | None, ...]
+
+    def close(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns ``f`` as a function of arrays, and of results that are arrays."""
+
+        @functools.wraps(f)
+        def closed(*args):
+            return jax.tree.map(_as_result, f(*map(_fill, self.parts, args)))
+
+        return closed
+
+
+def part(
+    args: tuple[Any, ...], argnums: int | tuple[int, ...]
+) -> tuple[tuple[Any, ...], Constants]:
+    """Returns the arrays of the arguments, and what is left.
+
+    A program that is compiled takes arrays only, where `jax.grad` passes on what it does not
+    differentiate: an integer may steer Python's control flow. Python's floats and complex numbers
+    count as arrays: they change from call to call, and a program need not.
+    """
+    numbers = _as_tuple(argnums)
+    arrays, parts = [], []
+    for number, arg in enumerate(args):
+        if number in numbers:
+            arrays.append(arg)
+            parts.append(None)
+            continue
+        leaves, treedef = jax.tree.flatten(arg)
+        arrays.append([leaf for leaf in leaves if _is_variable(leaf)])
+        kept = (None if _is_variable(leaf) else (type(leaf), leaf) for leaf in leaves)
+        parts.append((treedef, tuple(kept)))
+    return tuple(arrays), Constants(tuple(parts))
+
+
+def close(
+    f: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Returns ``f`` closed over what is no array, and the arrays; see `part`."""
+    arrays, constants = part(args, argnums)
+    return constants.close(f), arrays
+
+
 def select(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
     """Returns ``args[argnums]``, or a tuple of several arguments."""
     if isinstance(argnums, tuple):
@@ -101,15 +160,20 @@ def examine(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequenc
     """Returns how the argument comes apart, once it is fit to be differentiated.
 
     Raises:
-      ValueError: ``argnums`` out of range, no leaves, an empty one, or one that is not finite.
-      TypeError: ``argnums`` or a leaf of another kind.
+      ValueError: ``argnums`` out of range or twice the same, no leaves, an empty one, or one that
+        is not finite.
+      TypeError: ``argnums`` or a leaf of another kind, or tracers.
     """
     numbers = _as_tuple(argnums)
     if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers):
         raise TypeError(f"argnums must be integers, got {argnums!r}")
     if not numbers or not all(0 <= number < len(args) for number in numbers):
         raise ValueError(f"argnums must be from 0 to {len(args) - 1}, got {argnums}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"argnums must be distinct, got {argnums}")
     names = _parameter_names(f, len(args))
+    for name, arg in zip(names, args, strict=True):
+        _refuse_tracers(name, arg)
     leaves = []
     for number in numbers:
         found = jax.tree_util.tree_leaves_with_path(args[number])
@@ -127,6 +191,7 @@ def check_like(gradient: Any, x: Any, argument: Argument) -> None:
       ValueError: another structure or shape.
       TypeError: another dtype, or a leaf that is no array.
     """
+    _refuse_tracers("the gradient", gradient)
     structure = jax.tree.structure(gradient)
     if structure != argument.treedef:
         raise ValueError(
@@ -147,15 +212,64 @@ def check_like(gradient: Any, x: Any, argument: Argument) -> None:
             raise TypeError(f"{name} must have dtype {leaf.dtype}, got {jnp.result_type(ours)}")
 
 
+def seed_of(key: jax.Array | None) -> tuple[int, ...]:
+    """Returns the numbers of a key of `jax.random`, of either kind; by default of ``key(0)``.
+
+    Raises:
+      TypeError: what is no key.
+    """
+    key = jax.random.key(0) if key is None else key
+    _refuse_tracers("key", key)
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == np.uint32):
+        raise TypeError(f"key must be a key of jax.random, got {dtype or type(key).__name__}")
+    return tuple(np.ravel(jax.random.key_data(key)).tolist())
+
+
+def _is_variable(leaf: Any) -> bool:
+    if isinstance(leaf, float | complex):
+        return True
+    # A scalar of NumPy's steers Python as an integer of Python's does.
+    is_number = hasattr(leaf, "shape") and not isinstance(leaf, np.integer | np.bool_)
+    return isinstance(leaf, jax.Array) or (
+        is_number and (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_)
+    )
+
+
+def _fill(kept: Any, arrays: Any) -> Any:
+    if kept is None:
+        return arrays
+    (treedef, leaves), variables = kept, iter(arrays)
+    return treedef.unflatten([next(variables) if leaf is None else leaf[1] for leaf in leaves])
+
+
+def _as_result(leaf: Any) -> Any:
+    if isinstance(leaf, bool | int | float | complex):
+        return jnp.asarray(leaf)
+    if not hasattr(leaf, "dtype"):
+        raise TypeError(f"f must return arrays, got {type(leaf).__name__}")
+    return leaf
+
+
+def _refuse_tracers(name: str, tree: Any) -> None:
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
+        raise TypeError(
+            f"{name} must be of concrete arrays, got a tracer: audit outside of jit, grad and vmap"
+        )
+
+
 def _examine_leaf(name: str, leaf: Any) -> Leaf:
     try:
         dtype = jnp.result_type(leaf)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array, got {type(leaf).__name__}") from error
+        kind = getattr(leaf, "dtype", type(leaf).__name__)  # a longdouble of NumPy's has one
+        raise TypeError(f"{name} must be an array, of a dtype of JAX, got {kind}") from error
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"{name} must be floating-point or complex to be differentiated, got {dtype}"
         )
+    if jnp.finfo(dtype).bits < 16:  # its gradient could be right to a tenth at best
+        raise TypeError(f"{name} must have 16 bits or more to be audited, got {dtype}")
     if np.size(leaf) == 0:
         raise ValueError(f"{name} must not be empty, got shape {jnp.shape(leaf)}")
     found = Leaf(name, jnp.shape(leaf), dtype)

@@ -1,5 +1,6 @@
 """The ways into an audit of a gradient."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.gradcheck import arguments, differences
-from jaxnet.gradcheck.arguments import Argument
+from jaxnet.gradcheck.arguments import Argument, Constants
 from jaxnet.gradcheck.reference import Programs
 from jaxnet.gradcheck.report import Report
 from jaxnet.gradcheck.run import Options, Run, Subject, itemsize, project
@@ -18,6 +19,7 @@ from jaxnet.gradcheck.survey import LastSurvey
 # carries rounding errors of 1e-6 to 1e-4 of its norm, one of bfloat16 up to a percent or two.
 _TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-5}
 _LEAST_TOLERANCE = 1.0  # times the spacing of the gradient's dtype: half a unit in every place
+_KEPT = 4  # programs, for as many settings of the arguments that are no arrays
 
 
 def make_check(
@@ -33,17 +35,24 @@ def make_check(
 
     What it compiles is kept, so that it may be called again and again: during training, say. What
     it measures is kept too, until it is called with other arrays, so that several gradients at one
-    point cost little more than one. ``f`` must mean the same from call to call. Arguments and
-    errors are those of `check`.
+    point cost little more than one. ``f`` must mean the same from call to call. It is compiled
+    anew for other arguments that are no arrays: another string, function or integer. Arguments
+    and errors are those of `check`.
     """
     numbers = tuple(argnums) if isinstance(argnums, Sequence) else argnums
-    surveys = LastSurvey(Programs(f, numbers))
+
+    def surveys_of(constants: Constants) -> LastSurvey:
+        return LastSurvey(Programs(constants.close(f), numbers))
+
+    kept = functools.lru_cache(_KEPT)(surveys_of)
 
     def audit(*args: Any, gradient: Any = None, key: jax.Array | None = None) -> Report:
         argument = arguments.examine(f, args, numbers)
-        differences.check_result(f, args)
+        arrays, constants = arguments.part(args, argument.argnums)
+        differences.check_result(constants.close(f), arrays)
         options = make_options(argument, directions, tolerance, exhaustive, control, key)
-        survey = surveys.at(argument, args, options.seed)
+        surveys = kept if _is_hashable(constants) else surveys_of
+        survey = surveys(constants).at(argument, arrays, options.seed)
         own = survey.own
         if gradient is not None:
             given = _evaluate(gradient, args, argument)
@@ -90,7 +99,8 @@ def check(
 
     Args:
       f: a function that JAX can trace, with a real scalar result.
-      *args: its arguments; ``args[argnums]`` is a pytree of floating-point or complex arrays.
+      *args: its arguments; ``args[argnums]`` is a pytree of floating-point or complex arrays. In
+        the others may be anything; what is neither an array nor a float is passed on as it is.
       gradient: the gradient, a pytree like ``args[argnums]``; or a function that is called as
         ``gradient(*args)`` and returns it; or None for ``jax.grad(f, argnums)``.
       argnums: which argument to differentiate in, or several.
@@ -110,8 +120,10 @@ def check(
     Raises:
       ValueError: a gradient whose structure or shapes differ from those of the argument; a result
         that is no scalar; arguments or a value that are empty or not finite; a tolerance that is
-        not positive, or below what the dtype resolves; ``argnums`` out of range.
-      TypeError: a gradient whose dtypes differ; arguments or a result of another kind.
+        not positive, below what the dtype resolves, or 1 or more; ``argnums`` out of range, or
+        twice the same.
+      TypeError: a gradient whose dtypes differ; arguments, options or a result of another kind;
+        tracers, as inside of `jax.jit`.
     """
     audit = make_check(
         f,
@@ -135,6 +147,10 @@ def make_options(
     """Returns the options of an audit, once they make sense for the argument's dtypes."""
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
+    if tolerance is not None and tolerance >= 1:
+        raise ValueError(f"tolerance must be below 1, at which 0 passes, got {tolerance}")
+    if not isinstance(directions, int | np.integer) or isinstance(directions, bool):
+        raise TypeError(f"directions must be an integer, got {directions!r}")
     if directions < 1:
         raise ValueError(f"directions must be 1 or more, got {directions}")
     tolerances = tuple(
@@ -148,8 +164,7 @@ def make_options(
             f"tolerance must be {least:.1g} or more, which is what {widest} resolves, "
             f"got {min(tolerances):g}"
         )
-    key = jax.random.key(0) if key is None else key
-    seed = tuple(np.ravel(jax.random.key_data(key)).tolist())
+    seed = arguments.seed_of(key)
     return Options(directions, tolerances, exhaustive, control, seed)
 
 
@@ -160,6 +175,14 @@ def _evaluate(gradient: Any, args: tuple[Any, ...], argument: Argument) -> Any:
     given = gradient(*args) if callable(gradient) and not is_tree else gradient
     arguments.check_like(given, x, argument)
     return given
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _relative(error: np.ndarray, right: np.ndarray) -> float:

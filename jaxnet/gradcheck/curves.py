@@ -82,6 +82,7 @@ def convergence(
       As `check`; and IndexError for a leaf that is not there.
     """
     argument = arguments.examine(f, args, argnums)
+    f, args = arguments.close(f, args, argument.argnums)
     differences.check_result(f, args)
     seed = make_options(argument, key=key).seed
     name = argument.leaves[leaf]

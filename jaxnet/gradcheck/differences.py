@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend import core
 from jax.typing import DTypeLike
 
-from jaxnet.gradcheck import changes
+from jaxnet.gradcheck import arguments, changes
 
 SCHEMES = ("central", "forward", "complex-step")
 
@@ -105,6 +105,7 @@ def finite_difference_at(
     if step is not None and not (step > 0 and math.isfinite(step)):
         raise ValueError(f"step must be positive and finite, got {step}")
     check_argument(args, argnums)
+    f, args = arguments.close(f, args, argnums)
     check_result(f, args)
     if scheme == "complex-step":
         _check_holomorphic(f, args, argnums)

@@ -23,6 +23,10 @@ from jaxnet.gradcheck.survey import Survey
 
 _COTANGENT, _TANGENT = 2**30, 2**30 + 1  # what a seed is for
 
+# Forward and reverse mode round at different places, to the dtypes on the way: they agree to the
+# tolerance, or to so many spacings of the narrowest of them.
+_SPACINGS = 4.0
+
 
 def check_vjp(
     f: Callable[..., Any],
@@ -34,7 +38,7 @@ def check_vjp(
 ) -> Report:
     """Audits the product of a random cotangent with the Jacobian of ``f``.
 
-    Where ``f`` has a forward mode, the note says how well it agrees: <w, Jv> is <w'J, v>.
+    The note says how well forward mode agrees, as <w, Jv> is <w'J, v>; or that there is none.
 
     Args:
       f: a function that JAX can trace, with a pytree of floating-point or complex arrays as result.
@@ -53,14 +57,14 @@ def check_vjp(
       ValueError: as of `check`.
     """
     argument = arguments.examine(f, args, argnums)
-    cotangent = _cotangent(f, args, key)
+    closed, arrays = arguments.close(f, args, argument.argnums)
+    cotangent = _cotangent(closed, arrays, key)
+    weighted = _weigh(closed, cotangent)
     gradient = None if vjp is None else vjp(*args, cotangent)
-    report = audit.check(
-        _weigh(f, cotangent), *args, gradient=gradient, argnums=argnums, key=key, **options
-    )
+    report = audit.check(weighted, *arrays, gradient=gradient, argnums=argnums, key=key, **options)
     if gradient is None:
-        gradient = jax.grad(_weigh(f, cotangent), argument.argnums)(*args)
-    note = _identity(f, args, argument, cotangent, gradient, report.tolerance, key)
+        gradient = jax.grad(weighted, argument.argnums)(*arrays)
+    note = _identity(closed, arrays, argument, cotangent, gradient, report.tolerance, key)
     return report._replace(subject="vjp", notes=(*report.notes, note))
 
 
@@ -85,32 +89,37 @@ def check_jvp(
 
     Returns:
       A `Report`; an error is relative to the Jacobian's product with the cotangent. A function
-      without a forward mode, for it has a `jax.custom_vjp`, is inconclusive, and the note says so.
+      without a forward mode, for it has a `jax.custom_vjp` say, is inconclusive, and the note
+      says why; such a report has no leaves.
 
     Raises:
       As `check_vjp`.
     """
     argument = arguments.examine(f, args, argnums)
     settings = audit.make_options(argument, key=key, **options)
-    cotangent = _cotangent(f, args, key)
+    closed, arrays = arguments.close(f, args, argument.argnums)
+    cotangent = _cotangent(closed, arrays, key)
     dtype = str(jnp.result_type(*(leaf.dtype for leaf in argument.leaves)))
-    forward = functools.partial(_forward, f, argument) if jvp is None else jvp
+    if jvp is None:
+        forward = functools.partial(_forward, closed, argument)
+    else:
+        forward, _ = arguments.close(jvp, (*args, None), (*argument.numbers, len(args)))
     compiled = jax.jit(forward)
 
     def slope(draws, span):
         tangent = _tangent(argument, draws, span)
-        return float(_weighted(compiled(*args, tangent), cotangent))
+        return float(_weighted(compiled(*arrays, tangent), cotangent))
 
     try:
-        outputs = compiled(*args, _tangent(argument, None, None))
-    except TypeError as error:
-        if jvp is not None or "custom_vjp" not in str(error):
+        outputs = compiled(*arrays, _tangent(argument, None, None))
+    except Exception as error:  # without a derivative, a function may raise anything
+        if jvp is not None:
             raise
-        note = "f has no forward mode: it has a jax.custom_vjp, which defines reverse mode only"
+        note = f"f has no forward mode: {_why(error)}"
         return Report((), max(settings.tolerances), dtype, "nothing", "jvp", (note,))
-    _check_outputs(outputs, jax.eval_shape(lambda *args: f(*args), *args))
-    weighted = _weigh(f, cotangent)
-    survey = Survey(Programs(weighted, argument.argnums), argument, args, settings.seed)
+    _check_outputs(outputs, jax.eval_shape(lambda *args: closed(*args), *arrays))
+    weighted = _weigh(closed, cotangent)
+    survey = Survey(Programs(weighted, argument.argnums), argument, arrays, settings.seed)
     return Run(survey, Subject("jvp", None, slope), settings).report()
 
 
@@ -143,22 +152,22 @@ def check_hvp(
       ValueError: as of `check`.
     """
     argument = arguments.examine(f, args, argnums)
-    differences.check_result(f, args)
+    closed, arrays = arguments.close(f, args, argument.argnums)
+    differences.check_result(closed, arrays)
     for leaf in argument.leaves:
         if leaf.is_complex:
             raise TypeError(f"{leaf.path} must be real for a Hessian, got {leaf.dtype}")
-    gradient = functools.wraps(f)(jax.grad(lambda *args: f(*args), argument.argnums))
-    vector = _cotangent(gradient, args, key)
-    if hvp is None:
-        try:
-            product = _forward(gradient, argument, *args, vector)
-        except TypeError:  # without a forward mode: reverse over reverse
-            product = jax.grad(_weigh(gradient, vector), argument.argnums)(*args)
-    else:
+    gradient = jax.grad(closed, argument.argnums)
+    vector = _cotangent(gradient, arrays, key)
+    weighted = _weigh(gradient, vector)
+    if hvp is not None:
         product = hvp(*args, vector)
-    report = audit.check(
-        _weigh(gradient, vector), *args, gradient=product, argnums=argnums, key=key, **options
-    )
+    else:
+        try:
+            product = _forward(gradient, argument, *arrays, vector)
+        except Exception:  # whatever there is no forward mode for: reverse over reverse
+            product = jax.grad(weighted, argument.argnums)(*arrays)
+    report = audit.check(weighted, *arrays, gradient=product, argnums=argnums, key=key, **options)
     return report._replace(subject="hvp")
 
 
@@ -192,7 +201,7 @@ def _cotangent(f: Callable[..., Any], args: tuple[Any, ...], key: jax.Array | No
                 f"f must return floating-point or complex arrays, got {leaf.dtype} in "
                 f"result{jax.tree_util.keystr(path)}"
             )
-    generator = np.random.default_rng((*_seed(key), _COTANGENT))
+    generator = np.random.default_rng((*arguments.seed_of(key), _COTANGENT))
 
     def draw(leaf):
         weights = generator.standard_normal(leaf.shape)
@@ -219,7 +228,7 @@ def _tangent(argument: Argument, draws: Any, span: Any) -> Any:
 def _forward(f: Callable[..., Any], argument: Argument, *args: Any) -> Any:
     """Returns the Jacobian's product with the last argument, a tangent."""
     *before, tangent = args
-    numbers = argument.argnums if isinstance(argument.argnums, tuple) else (argument.argnums,)
+    numbers = argument.numbers
     tangents = tangent if isinstance(argument.argnums, tuple) else (tangent,)
     values = [before[number] for number in numbers]
     values = jax.tree.map(lambda x, v: jnp.asarray(x, v.dtype), tuple(values), tuple(tangents))
@@ -236,7 +245,7 @@ def _forward(f: Callable[..., Any], argument: Argument, *args: Any) -> Any:
 def _identity(f, args, argument, cotangent, gradient, tolerance, key) -> str:
     """Compares reverse with forward mode, and returns the outcome in words."""
     flat = argument.flatten_gradient(gradient)
-    generator = np.random.default_rng((*_seed(key), _TANGENT))
+    generator = np.random.default_rng((*arguments.seed_of(key), _TANGENT))
     draws = [generator.standard_normal(leaf.size).astype(np.float32) for leaf in argument.leaves]
     arrays = []
     for draw, leaf in zip(draws, argument.leaves, strict=True):
@@ -247,15 +256,15 @@ def _identity(f, args, argument, cotangent, gradient, tolerance, key) -> str:
         outputs = jax.jit(functools.partial(_forward, f, argument))(
             *args, argument.treedef.unflatten(arrays)
         )
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        return "no forward mode to compare with: f has a jax.custom_vjp"
+    except Exception as error:  # without a derivative, a function may raise anything
+        return f"f has no forward mode to compare with: {_why(error)}"
     forward = float(_weighted(outputs, cotangent))
     reverse = sum(float(ours @ draw) for ours, draw in zip(flat, draws, strict=True))
     norm = float(np.sqrt(sum(np.sum(ours**2) for ours in flat)))
     error = abs(forward - reverse) / norm if norm else abs(forward - reverse)
-    agrees = "agree" if error <= tolerance else "DISAGREE"
+    rounded = [leaf.dtype for leaf in (*argument.leaves, *jax.tree.leaves(cotangent))]
+    spacing = max(float(jnp.finfo(dtype).eps) for dtype in rounded)
+    agrees = "agree" if error <= max(tolerance, _SPACINGS * spacing) else "DISAGREE"
     return f"forward and reverse mode {agrees}: <w, Jv> and <w'J, v> differ by {error:.1e}"
 
 
@@ -270,6 +279,8 @@ def _check_outputs(outputs: Any, expected: Any) -> None:
             raise ValueError(f"jvp must return shape {leaf.shape}, got {ours.shape}")
 
 
-def _seed(key: jax.Array | None) -> tuple[int, ...]:
-    key = jax.random.key(0) if key is None else key
-    return tuple(np.ravel(jax.random.key_data(key)).tolist())
+def _why(error: Exception) -> str:
+    """Returns why there is no forward mode."""
+    if "custom_vjp" in str(error):
+        return "it has a jax.custom_vjp, which defines reverse mode only"
+    return audit.first_line(error)

@@ -100,6 +100,8 @@ class Report(NamedTuple):
     @property
     def worst(self) -> LeafReport:
         """The leaf to look at first: of the overall verdict, the one with the largest error."""
+        if not self.leaves:
+            raise ValueError(f"the {self.subject} has no leaves: {'; '.join(self.notes)}")
         candidates = [leaf for leaf in self.leaves if leaf.verdict == self.verdict]
         return max(candidates, key=lambda leaf: math.inf if math.isnan(leaf.error) else leaf.error)
 

@@ -326,8 +326,7 @@ class Run:
                 return place, ""
             cause = diagnosis.of_slopes(given, right, lengths)
             own = np.asarray(self._reference.leaf(leaf), np.float64).ravel()
-            shape = (*name.shape, 2) if name.is_complex else name.shape
-            return place, cause or diagnosis.of_arrays(given, right, own, shape, tolerance)
+            return place, cause or diagnosis.of_arrays(given, right, own, name, tolerance)
         # Signs at random, and sizes between 1 and 2: no coordinate is hidden, few cancel.
         generator = np.random.default_rng((*self._options.seed, 2**31))
         draws = [
