@@ -398,7 +398,7 @@ def test_a_function_that_is_another_in_float64_is_measured_in_its_own_dtype():
     report = gradcheck.check(random_inside, x)
     assert report.verdict == "pass"
     assert report.reference == "float32"
-    assert "random numbers drawn inside f differ" in str(report)
+    assert "f draws other random numbers in float64" in str(report)
     wrong = 1.02 * jax.grad(random_inside)(x)
     assert gradcheck.check(random_inside, x, gradient=wrong).verdict == "fail"
 
@@ -591,7 +591,7 @@ def test_an_argument_that_is_not_used_is_named():
         return jnp.sum(tree["used"] ** 2)
 
     report = gradcheck.check(f, {"unused": jnp.ones(30, DTYPE), "used": jnp.ones(3, DTYPE)})
-    assert [leaf.diagnosis for leaf in report.leaves] == ["f does not depend on it", ""]
+    assert [leaf.diagnosis for leaf in report.leaves] == ["zero: f is constant around it", ""]
 
 
 def test_several_arguments_at_once():

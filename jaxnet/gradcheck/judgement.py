@@ -8,8 +8,7 @@ freedom; its quantiles turn k measured numbers into an interval for |e|.
 The measured numbers are themselves off. What is systematic may hide an error, and is added to
 what was measured. Round-off does not know the direction, and adding what is independent of it to a
 normal number makes small sizes rarer (Anderson, Proc. Am. Math. Soc. 6, 1955), so that it hides
-none. Either may feign an error, and both are taken off before one is alleged: three times, for bars
-are estimates.
+none. Either may feign an error, and what both may be at worst is taken off before one is alleged.
 """
 
 import math
@@ -19,10 +18,6 @@ import numpy as np
 from scipy import special
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
-
-
-# The bars are estimates, and to allege an error takes more than to doubt a gradient.
-BENEFIT_OF_DOUBT = 3.0
 
 
 class Interval(NamedTuple):
@@ -39,6 +34,7 @@ class Evidence(NamedTuple):
       given: ``(k,)`` slopes according to the gradient under audit.
       numerical: ``(k,)`` slopes by differences.
       bars: ``(k,)`` by which the latter may be off.
+      doubts: ``(k,)`` by which they may be off at worst, at least the bars.
       systematic: ``(k,)`` the part of the bars that may follow the direction.
       anchor: ``(k,)`` slopes according to `jax.grad` in the precision of the differences, if it
         exists.
@@ -51,6 +47,7 @@ class Evidence(NamedTuple):
     given: np.ndarray
     numerical: np.ndarray
     bars: np.ndarray
+    doubts: np.ndarray
     systematic: np.ndarray
     anchor: np.ndarray | None
     distance: float
@@ -146,8 +143,7 @@ def interval(residual: np.ndarray, evidence: Evidence, miss: float) -> Interval:
         nothing is left to chance.
       miss: chance of being outside, at either end.
     """
-    doubt = BENEFIT_OF_DOUBT * evidence.bars
-    near, far = _norm(np.maximum(np.abs(residual) - doubt, 0)), _far(residual, evidence)
+    near, far = _norm(np.maximum(np.abs(residual) - evidence.doubts, 0)), _far(residual, evidence)
     if evidence.exact:
         return Interval(near, far)
     low, high = _quantiles(len(residual), miss)
@@ -190,7 +186,7 @@ def _miss(evidence: Evidence, allowed: float, anchored: bool) -> float:
 def _seen(evidence: Evidence, allowed: float, miss: float, around: Interval | None) -> float:
     """Returns the size from which on a further error would certainly have failed."""
     residual = np.abs(evidence.given - evidence.numerical)
-    far = _norm(residual + BENEFIT_OF_DOUBT * evidence.bars)
+    far = _norm(residual + evidence.doubts)
     if evidence.exact:
         sizes = [allowed + far]
     else:

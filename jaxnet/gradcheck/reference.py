@@ -115,6 +115,7 @@ class Reference:
       value: of the function, as measured here.
       epsilon: relative spacing of the value's dtype.
       is_narrow: whether arguments pass through less than float64 on their way to the value.
+      is_unstable: whether rounding in the arguments' dtype changes the value itself.
       is_stepped: whether they are rounded to integers on that way.
       gradient: of `jax.grad` in this precision, flat; None if there is none, or not finite.
     """
@@ -138,6 +139,7 @@ class Reference:
         if not np.isfinite(value):
             raise ValueError(f"f must be finite where its gradient is checked, got {value}")
         self.is_deterministic = all(float(programs.evaluate(args).value) == value for _ in range(2))
+        self.is_unstable = False
         found, self.note = self._in_float64(args, value)
         self.precise = not self.note
         with self.precision():
@@ -190,6 +192,7 @@ class Reference:
         wide = float(found.value)
         epsilon = max(float(jnp.finfo(leaf.dtype).eps) for leaf in self._argument.leaves)
         if not abs(wide - own) <= _SAME_VALUE * np.sqrt(epsilon) * max(abs(wide), abs(own)):
+            self.is_unstable = True
             return None, (
                 f"f is {own:g}, and {wide:g} in float64 (it overflows, underflows or magnifies "
                 f"rounding): measured in its own dtype"
@@ -251,13 +254,15 @@ class Reference:
             above, below, near = (part[None] for part in parts)
             noise = np.maximum(slopes.noise(near[0]), slopes.scatter(steps, above, below))
             noise = np.maximum(noise, self._floor)
-            slope = slopes.extrapolate(steps, above, below, self.value, noise, self.epsilon)
+            slope = slopes.extrapolate(
+                steps, above, below, self.value, noise, self.epsilon, self._narrowest
+            )
             level = float(slope.round_off[0] * slope.step[0]) / 3
             hidden = slopes.is_contradicted(slope, near[0], spacing, self.epsilon)
             share = 0.5 if self.is_narrow else 0.05  # where noise is to be expected, it may be more
             hidden |= slopes.is_all_noise(noise, above, below, self.epsilon, share)
             if hidden:
-                slope, level = slope._replace(truncation=np.array([np.inf])), np.inf
+                slope, level = _unknown(slope), np.inf
             found[leaf] = (
                 _scaled(slope, units[leaf]),
                 Gauge(units[leaf], slope.step[0], ladders[leaf][-1], level),
@@ -278,7 +283,9 @@ class Reference:
         values = self.values(draws, rows, distances.ravel()).reshape(len(spans), 2 * count)
         noise = np.array([[gauges[span.leaf].noise] for span in spans])
         above, below = values[:, :count], values[:, count:]
-        found = slopes.extrapolate(ladders, above, below, self.value, noise, self.epsilon)
+        found = slopes.extrapolate(
+            ladders, above, below, self.value, noise, self.epsilon, self._narrowest
+        )
         return _scaled(found, units)
 
     def leaf(self, index: int) -> jax.Array:
@@ -327,11 +334,17 @@ def to_float64(leaf: Any) -> Any:
     return leaf
 
 
+def _unknown(found: Slopes) -> Slopes:
+    infinite = np.full_like(found.value, np.inf)
+    return found._replace(truncation=infinite, doubt=infinite)
+
+
 def _scaled(found: Slopes, unit: Any) -> Slopes:
     return Slopes(
         found.value / unit,
         found.truncation / unit,
         found.round_off / unit,
+        found.doubt / unit,
         found.step,
         found.jump / unit,
     )

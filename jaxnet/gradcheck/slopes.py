@@ -16,6 +16,9 @@ _ORDERS = 2  # of Richardson's extrapolation beyond the central difference
 # Round-off averages out over directions, and truncation does not: it counts for more.
 _SYSTEMATIC = 4.0
 
+# The bars are estimates, and to allege an error takes more than to doubt a gradient.
+_BENEFIT_OF_DOUBT = 3.0
+
 # The scatter is taken from nine values: Moré and Wild (SIAM J. Sci. Comput. 33, 2011). Differences
 # of the fourth order and above leave nothing of a smooth curve.
 NOISE_POINTS = np.arange(-4.0, 5.0)
@@ -30,6 +33,7 @@ class Slopes(NamedTuple):
       value: the estimate.
       truncation: by which the curve within the step may have shifted it.
       round_off: by which the last digits of the values may have shifted it.
+      doubt: by which it may be off at worst.
       step: the finest that the estimate uses.
       jump: by how much the slope differs between the two sides of the point: a kink; else 0.
     """
@@ -37,6 +41,7 @@ class Slopes(NamedTuple):
     value: np.ndarray
     truncation: np.ndarray
     round_off: np.ndarray
+    doubt: np.ndarray
     step: np.ndarray
     jump: np.ndarray
 
@@ -155,13 +160,14 @@ def extrapolate(
     here: float,
     noise: np.ndarray,
     epsilon: float,
+    narrowest: float = 2.0**-52,
 ) -> Slopes:
     """Estimates slopes from values on both sides of a point.
 
     Central differences are extrapolated to a step of 0 (Richardson; Ridders, Adv. Eng. Softw. 4,
     1982). Of all entries of the tableau, the one is taken whose truncation and round-off are least
-    together among those that a finer step confirms and none contradicts: a curve that is sampled
-    too coarsely may look smooth.
+    together among those that no finer step contradicts: a curve that is sampled too coarsely may
+    look smooth.
 
     Args:
       steps: ``(lines, steps)``, each line falling by `RATIO`.
@@ -170,14 +176,19 @@ def extrapolate(
       here: the value at the point.
       noise: ``(lines, steps)``, or ``(lines, 1)``, standard deviation of the round-off in a value.
       epsilon: relative spacing of the values' dtype.
+      narrowest: relative spacing of the narrowest dtype on the way to the values. Where it is that
+        of less than float64, no finer steps are there to contradict.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         central = (above - below) / (2 * steps)
         size = np.maximum(np.abs(above), np.abs(below))
         round_off = (_NOISE_FACTOR * noise + epsilon * size) / steps
         second = (above + below - 2 * here) / steps  # slope above less slope below
-    unusable = ~np.isfinite(central) | ~np.isfinite(round_off) | _too_wide(second, round_off)
-    central, second = (np.where(unusable, 0.0, each) for each in (central, second))
+    unusable = ~np.isfinite(central) | ~np.isfinite(round_off)
+    second = np.where(unusable, 0.0, second)
+    kinks = second, np.where(unusable, np.inf, 2 * round_off)
+    unusable |= _too_wide(*kinks, least=2.0 if narrowest > 1e-15 else 0.7)
+    central = np.where(unusable, 0.0, central)
     round_off = np.where(unusable, np.inf, round_off)
 
     change = _change(central, round_off)
@@ -199,11 +210,12 @@ def extrapolate(
     places = np.arange(steps.shape[1])
     finer = places[None, :] > places[:, None]
     contradicted = np.any(finer & (apart > allowed), axis=-1)
-    # Steps too wide for the curve may agree with each other all the same. So the truncation is at
-    # least what a finer step leaves open; the finest of all has its own change to go by.
+    # Steps too wide for the curve may agree with each other all the same: what a finer step leaves
+    # open is left open when an error is to be alleged.
+    finer[-1, -1] = True  # there is none
+    if narrowest > 1e-4:  # of 16 bits, what is measured with wide steps is seldom a slope
+        finer = finer & (steps[:, None, :] <= 0.25)
     open_to = np.min(np.where(finer, apart + round_off[None, :, None, :], np.inf), axis=-1)
-    open_to[0, :, -1] = 0.0
-    truncation = np.maximum(truncation, open_to)
     cost = np.where(contradicted, np.inf, _SYSTEMATIC * truncation + rounding)
 
     flat = np.moveaxis(cost, 1, 0).reshape(len(central), -1)
@@ -215,20 +227,22 @@ def extrapolate(
         np.where(seen, value[pick], 0.0),
         np.where(seen, truncation[pick], np.inf),
         np.where(seen, rounding[pick], np.inf),
+        np.maximum(_BENEFIT_OF_DOUBT * bar[pick], open_to[pick]),
         steps[line, at],
-        _jump(second, 2 * round_off, at),
+        _jump(*kinks, at),
     )
 
 
-def _too_wide(second: np.ndarray, round_off: np.ndarray) -> np.ndarray:
-    """Returns which steps leave the neighbourhood in which a curve is like its parabola.
+def _too_wide(second: np.ndarray, round_off: np.ndarray, least: float) -> np.ndarray:
+    """Returns which steps are so wide that the curve has turned within them.
 
-    The even part of a function is a parabola there, and ``second`` is proportional to the step, 4
-    times that of the next. If it is not even twice that, the curve has turned in between; both
-    sides may be level by then, and look like a slope of 0 with any such step.
+    The even part of a function grows by 16 from a step to the next wider one, ``second`` by 4, and
+    beside a kink by 1. Where it grows by less than the least, both sides may be level already, and
+    look like a slope of 0.
     """
     with np.errstate(invalid="ignore"):
-        turned = np.abs(second[:, :-1]) < 2 * np.abs(second[:, 1:]) - 8 * round_off[:, 1:]
+        limit = least * np.abs(second[:, 1:]) - 4 * round_off[:, 1:]
+        turned = np.abs(second[:, :-1]) < limit
     turned = np.pad(turned, ((0, 0), (0, 1)))
     return np.maximum.accumulate(turned[:, ::-1], axis=1)[:, ::-1]
 

@@ -39,6 +39,7 @@ from jaxnet import backprop, data, faults, gradcheck, mlp, record
 
 HERE = Path(__file__).parent
 SEEDS = 3
+PEERS_EVERY = 10
 LEAST = 0.01  # of a leaf's norm: a fault that changes less may pass
 
 
@@ -178,6 +179,9 @@ def audit(seeds: list[int]) -> list[dict[str, Any]]:
                 args = jax.tree.map(lambda leaf, to=dtype: widened(leaf, to), problem.args)
                 report = check(*args, key=jax.random.key(seed))
             row[dtype] = report.verdict
+            if seed % PEERS_EVERY == 0:  # they are slower, and as many tell enough of them
+                verdict = peers.jax_check_grads(problem.f, None, problem.args, x64)
+                row[f"check_grads {dtype}"] = "pass" if verdict.passed else "fail"
             if report.verdict != "pass":
                 row[f"{dtype}, why"] = str(report)
         rows.append(row)
@@ -217,12 +221,23 @@ def count_alarms(rows: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for dtype in ("float32", "float64")
     }
+    asked = [row for row in rows if "check_grads float32" in row]
+    peer = {
+        dtype: sum(row[f"check_grads {dtype}"] == "fail" for row in asked)
+        for dtype in ("float32", "float64")
+    }
     families: dict[str, int] = {}
     for row in rows:
         family = row["name"].partition(":")[0]
         families[family] = families.get(family, 0) + 1
     odd = [row for row in rows if {row["float32"], row["float64"]} != {"pass"}]
-    return {"functions": len(rows), "families": families, "verdicts": counts, "not passed": odd}
+    return {
+        "functions": len(rows),
+        "families": families,
+        "verdicts": counts,
+        "check_grads": {"functions": len(asked), "right ones that fail": peer},
+        "not passed": odd,
+    }
 
 
 # --- bfloat16 -------------------------------------------------------------------------------------
