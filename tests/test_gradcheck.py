@@ -635,21 +635,54 @@ def test_a_gradient_that_only_rounding_spoils_is_not_called_wrong():
     assert "right in float64; rounding in float32" in str(report)
 
 
+@pytest.mark.parametrize("has_grad", [True, False])
 @pytest.mark.parametrize("wrong", [False, True])
-def test_exhaustive_audits_leave_nothing_to_chance(wrong):
+def test_exhaustive_audits_rely_on_differences_at_every_coordinate(wrong, has_grad):
     x = {"matrix": jax.random.normal(jax.random.key(0), (7, 9), DTYPE), "v": jnp.ones(3, DTYPE)}
     gradient = jax.grad(smooth)(x)
     if wrong:
-        gradient["matrix"] = gradient["matrix"].at[6, 8].multiply(-1)
-    report = gradcheck.check(smooth, x, gradient=gradient, exhaustive=True, control=True)
+        gradient["matrix"] = gradient["matrix"].at[6, 8].multiply(1.1)
+    f = smooth if has_grad else without_gradient(smooth)
+    audit = gradcheck.make_check(f, exhaustive=True, control=True)
+    report = audit(x, gradient=gradient)
     assert report.verdict == ("fail" if wrong else "pass")
-    assert [len(leaf.slopes) for leaf in report.leaves] == [63, 3]
     if wrong:
         (worst,) = report.leaves[0].location.worst
-        assert worst.path == "tree['matrix'][6, 8]"
-        assert worst.given == pytest.approx(-worst.numerical, rel=1e-5)
+        assert worst.path == "tree['matrix'][6, 8]" if has_grad else "args[0]['matrix'][6, 8]"
+        assert worst.given == pytest.approx(1.1 * worst.numerical, rel=1e-5)
     else:
-        assert all(leaf.miss == 0 and leaf.control for leaf in report.leaves)
+        # Directions alone would leave an error as large as the tolerance a chance.
+        assert all(leaf.interval.high < leaf.tolerance / 10 for leaf in report.leaves)
+        assert all(leaf.miss < 1e-12 and leaf.control for leaf in report.leaves)
+
+
+def without_gradient(f):
+    """Returns f with a derivative that raises: differences have to do without `jax.grad`."""
+    wrapped = jax.custom_vjp(f)
+
+    def forward(*args):
+        raise NotImplementedError("no derivative")
+
+    wrapped.defvjp(forward, lambda *args: None)
+    return lambda *args: wrapped(*args)
+
+
+def test_an_exhaustive_audit_of_what_cannot_be_vectorised():
+    @jax.custom_vjp
+    def f(x):
+        shape = jax.ShapeDtypeStruct((), x.dtype)
+        return jax.pure_callback(
+            lambda x: np.sum(np.sin(x), dtype=x.dtype), shape, x, vmap_method=None
+        )
+
+    f.defvjp(lambda x: (f(x), x), lambda x, cotangent: (cotangent * jnp.cos(x),))
+    x = jnp.linspace(0, 1, 20, dtype=DTYPE)
+    report = gradcheck.check(f, x, exhaustive=True)
+    assert report.verdict == "pass"
+    wrong = jnp.cos(x).at[7].add(1)
+    report = gradcheck.check(f, x, gradient=wrong, exhaustive=True)
+    assert report.verdict == "fail"
+    assert report.leaves[0].location.worst[0].path == "x[7]"
 
 
 def test_an_audit_compiles_once():

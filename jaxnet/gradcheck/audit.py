@@ -109,7 +109,8 @@ def check(
         times as many.
       tolerance: the error, relative to the norm of a leaf's gradient, up to which it passes; by
         default 1e-5 in float64, 1e-3 in float32, 2e-2 in 16 bits.
-      exhaustive: whether to measure every coordinate, and leave nothing to chance.
+      exhaustive: whether to measure every coordinate, and compare the gradient with that instead of
+        `jax.grad`, once directions have confirmed it.
       control: whether to plant in every leaf that passes an error of the smallest size that the
         audit claims to see, and to see that it does.
 

@@ -32,7 +32,8 @@ class Survey:
         self.own = programs.evaluate(args)
         self.reference = Reference(programs, argument, args, self.own)
         self._slopes: list[list[Slopes]] = [[] for _ in argument.leaves]
-        self._tables: dict[int, Slopes] = {}
+        self._tabulated: dict[int, Slopes] = {}
+        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.gauges: dict[int, Gauge] = {}
         found = self.reference.explore(self.draw(0), range(len(argument.leaves)))
         for leaf, (slope, gauge) in found.items():
@@ -71,8 +72,14 @@ class Survey:
 
     def tabulate(self, leaf: int) -> Slopes:
         """Returns the slopes along all coordinates of a leaf."""
+        if leaf not in self._tabulated:
+            self._tabulated[leaf] = self.reference.tabulate(leaf, self.gauges[leaf])
+        return self._tabulated[leaf]
+
+    def table(self, leaf: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns estimates of all coordinates of a leaf, and their round-off."""
         if leaf not in self._tables:
-            self._tables[leaf] = self.reference.tabulate(leaf, self.gauges[leaf])
+            self._tables[leaf] = self.reference.table(leaf, self.gauges[leaf])
         return self._tables[leaf]
 
 
