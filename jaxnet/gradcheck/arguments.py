@@ -63,6 +63,11 @@ class Argument(NamedTuple):
         """The arguments' numbers, of a single one too."""
         return _as_tuple(self.argnums)
 
+    @property
+    def dtypes(self) -> str:
+        """The dtypes of the leaves, in words."""
+        return " and ".join(sorted({str(leaf.dtype) for leaf in self.leaves}))
+
     def split(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
         """Returns the real leaves and the arguments without them.
 

@@ -99,7 +99,7 @@ def check_jvp(
     settings = audit.make_options(argument, key=key, **options)
     closed, arrays = arguments.close(f, args, argument.argnums)
     cotangent = _cotangent(closed, arrays, key)
-    dtype = str(jnp.result_type(*(leaf.dtype for leaf in argument.leaves)))
+    dtype = argument.dtypes
     if jvp is None:
         forward = functools.partial(_forward, closed, argument)
     else:

@@ -78,7 +78,7 @@ class Report(NamedTuple):
     Attributes:
       leaves: a `LeafReport` each.
       tolerance: the largest of its leaves'.
-      dtype: in which the gradient was computed.
+      dtype: in which the gradient was computed, or several: ``"bfloat16 and float32"``.
       reference: in which the differences were taken.
       subject: what was audited: ``"gradient"``, ``"vjp"``, ``"jvp"`` or ``"hvp"``.
       notes: what concerns all leaves.

@@ -86,7 +86,7 @@ class Run:
         searched = set(failing[:_SEARCHED])
         reports = [self._describe(leaf, *found[leaf], leaf in searched) for leaf in leaves]
         notes = (self._reference.note,) if self._reference.note else ()
-        dtype = str(jnp.result_type(*(leaf.dtype for leaf in self._argument.leaves)))
+        dtype = self._argument.dtypes
         reference = "float64" if self._reference.precise else dtype
         return Report(
             tuple(reports),

@@ -227,10 +227,25 @@ def extrapolate(
         np.where(seen, value[pick], 0.0),
         np.where(seen, truncation[pick], np.inf),
         np.where(seen, rounding[pick], np.inf),
-        np.maximum(_BENEFIT_OF_DOUBT * bar[pick], open_to[pick]),
+        np.maximum.reduce(
+            [_BENEFIT_OF_DOUBT * bar[pick], open_to[pick], _drowned(above, below, epsilon)]
+        ),
         steps[line, at],
         _jump(*kinks, at),
     )
+
+
+def _drowned(above: np.ndarray, below: np.ndarray, epsilon: float) -> np.ndarray:
+    """Returns which slopes may be there unseen, where values change by a few last digits at most.
+
+    They may turn as often as they like within a step, and all that one can tell is that they are
+    small beside the value.
+    """
+    finite = np.isfinite(above) & np.isfinite(below)
+    above, below = np.where(finite, above, 0.0), np.where(finite, below, 0.0)
+    few_digits = 100 * epsilon * np.max(np.maximum(np.abs(above), np.abs(below)), axis=1)
+    change = np.max(np.abs(above - below), axis=1)
+    return np.where((change > 0) & (change <= few_digits), few_digits, 0.0)
 
 
 def _too_wide(second: np.ndarray, round_off: np.ndarray, least: float) -> np.ndarray:
