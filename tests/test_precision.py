@@ -130,21 +130,21 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_what_rounds_inside_is_never_called_wrong(name):
+def test_what_rounds_inside_is_never_called_wrong_and_hides_no_wrong_gradient(name):
     f, *args = RIGHT[name]
-    assert gradcheck.check(f, *args).verdict != "fail"
+    audit, gradient = gradcheck.make_check(f), jax.grad(f)(*args)
+    assert audit(*args).verdict != "fail"
+    is_zero = not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
+    if is_zero or name in ("turns", "a jump at 0"):  # where 0 is what differences see
+        return
+    for factor in (0.0, -7.0):
+        wrong = jax.tree.map(
+            lambda leaf, factor=factor: (factor * leaf).astype(leaf.dtype), gradient
+        )
+        assert audit(*args, gradient=wrong).verdict != "pass"
 
 
-@pytest.mark.parametrize("name", set(RIGHT) - {"turns", "a jump at 0"})
-@pytest.mark.parametrize("factor", [0.0, -7.0])
-def test_what_rounds_inside_hides_no_wrong_gradient(name, factor):
-    f, *args = RIGHT[name]
-    wrong = jax.tree.map(lambda leaf: (factor * leaf).astype(leaf.dtype), jax.grad(f)(*args))
-    if any(map(np.any, map(np.asarray, jax.tree.leaves(jax.grad(f)(*args))))):
-        assert gradcheck.check(f, *args, gradient=wrong).verdict != "pass"
-
-
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("size", [1, 100])
 @pytest.mark.parametrize(
     "f",
     [
@@ -153,14 +153,13 @@ def test_what_rounds_inside_hides_no_wrong_gradient(name, factor):
         summed(lambda x: (jnp.sin(x) + 10).astype(FLOAT32) - 10),
     ],
 )
-def test_float32_inside_is_decided_all_the_same(f, wrong):
-    for size in (1, 4, 100):
-        x = 3 * normal(size, seed=size)
-        report = gradcheck.check(f, x, gradient=(1.05 if wrong else 1) * jax.grad(f)(x))
-        assert report.verdict == ("fail" if wrong else "pass")
-        if DTYPE != FLOAT32:
-            continue
-        assert report.notes == ("f computes in float32 whatever it is given: wider error bars",)
+def test_float32_inside_is_decided_all_the_same(f, size):
+    x = 3 * normal(size, seed=size)
+    audit = gradcheck.make_check(f)
+    report = audit(x)
+    assert report.verdict == "pass"
+    assert report.notes == ("f computes in float32 whatever it is given: wider error bars",)
+    assert audit(x, gradient=1.05 * jax.grad(f)(x)).verdict == "fail"
 
 
 def test_zero_is_zero_only_if_nothing_else_will_do():

@@ -280,11 +280,20 @@ class Reference:
         return found
 
     def measure(
-        self, draws: Sequence[np.ndarray], spans: Sequence[Span], gauges: dict[int, Gauge]
+        self,
+        draws: Sequence[np.ndarray],
+        spans: Sequence[Span],
+        gauges: dict[int, Gauge],
+        steps: np.ndarray | None = None,
     ) -> Slopes:
         """Measures the slopes along spans of the draws, with steps that are known to be good."""
         ladders = np.stack(
-            [slopes.around(gauges[span.leaf].step, gauges[span.leaf].finest) for span in spans]
+            [
+                slopes.around(gauges[span.leaf].step, gauges[span.leaf].finest)
+                if steps is None
+                else steps
+                for span in spans
+            ]
         )
         units = np.array([gauges[span.leaf].unit for span in spans])
         count = ladders.shape[1]
@@ -303,10 +312,10 @@ class Reference:
         return self._leaves[index]
 
     def tabulate(self, index: int, gauge: Gauge) -> Slopes:
-        """Measures the slopes along all coordinates of a leaf."""
-        return self.measure(
-            self._ones(), _coordinates(index, range(self._leaves[index].size)), {index: gauge}
-        )
+        """Measures the slopes along all coordinates of a small leaf, with steps of all sizes."""
+        spans = _coordinates(index, range(self._leaves[index].size))
+        steps = slopes.ladder(gauge.unit, self._narrowest)
+        return self.measure(self._ones(), spans, {index: gauge}, steps)
 
     def table(self, index: int, gauge: Gauge) -> tuple[np.ndarray, np.ndarray]:
         """Estimates all coordinates of a leaf by plain central differences, with one step.

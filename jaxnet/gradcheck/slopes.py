@@ -216,7 +216,9 @@ def extrapolate(
     if narrowest > 1e-4:  # of 16 bits, what is measured with wide steps is seldom a slope
         finer = finer & (steps[:, None, :] <= 0.25)
     open_to = np.min(np.where(finer, apart + round_off[None, :, None, :], np.inf), axis=-1)
-    cost = np.where(contradicted, np.inf, _SYSTEMATIC * truncation + rounding)
+    jump = _jump(*kinks)
+    systematic = truncation + np.where(np.isinf(jump), 0.0, jump)  # finer steps may escape a kink
+    cost = np.where(contradicted, np.inf, _SYSTEMATIC * systematic + rounding)
 
     flat = np.moveaxis(cost, 1, 0).reshape(len(central), -1)
     order, at = np.divmod(np.argmin(flat, axis=1), len(places))
@@ -231,7 +233,7 @@ def extrapolate(
             [_BENEFIT_OF_DOUBT * bar[pick], open_to[pick], _drowned(above, below, epsilon)]
         ),
         steps[line, at],
-        _jump(*kinks, at),
+        jump[line, at],
     )
 
 
@@ -274,17 +276,21 @@ def _pad(array: np.ndarray, value: float) -> np.ndarray:
     return np.pad(array, ((0, 0), (1, 0)), constant_values=value)
 
 
-def _jump(second: np.ndarray, round_off: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _jump(second: np.ndarray, round_off: np.ndarray) -> np.ndarray:
     """Returns the one-sided slopes' difference where it does not vanish with the step.
 
     For a smooth function it is proportional to the step, and what is extrapolated to 0 is nothing.
+
+    Returns:
+      ``(lines, steps)``: what is seen of a kink with a step or with finer ones.
     """
     coarse, fine = second[:, :-1], second[:, 1:]
     limit = (RATIO * fine - coarse) / (RATIO - 1)
     with np.errstate(invalid="ignore"):
         kink = (np.abs(limit) > np.abs(fine) / 2) & (np.abs(fine) > 8 * round_off[:, 1:])
         grows = kink & (np.abs(fine) > 1.5 * np.abs(coarse))
-    kink &= np.arange(fine.shape[1])[None, :] >= np.minimum(at, fine.shape[1] - 1)[:, None]
-    jump = np.max(np.where(kink, np.maximum(np.abs(limit), np.abs(fine)), 0.0), axis=1)
+    jump = np.where(kink, np.maximum(np.abs(limit), np.abs(fine)), 0.0)
+    jump = np.maximum.accumulate(jump[:, ::-1], axis=1)[:, ::-1]
+    jump = np.concatenate([jump, jump[:, -1:]], axis=1)
     # One that grows with every finer step has no limit here: a pole, or a cusp.
-    return np.where(grows[:, -1] & grows[:, -2], np.inf, jump)
+    return np.where((grows[:, -1] & grows[:, -2])[:, None], np.inf, jump)
