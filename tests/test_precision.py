@@ -57,6 +57,8 @@ def test_rounding_and_random_numbers_are_seen():
     assert traits(summed(jnp.round), jnp.ones(3)).is_stepped
     assert traits(summed(lambda x: x.astype(int).astype(x.dtype)), jnp.ones(3)).is_stepped
     assert not traits(summed(jnp.sin), jnp.ones(3)).is_stepped
+    # It counts signs and swaps, which are integers from the beginning.
+    assert not traits(lambda x: jnp.linalg.slogdet(x)[1], jnp.eye(3)).is_stepped
 
     def dropped(x, key):
         return jnp.sum(jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0))

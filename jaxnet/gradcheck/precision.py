@@ -82,7 +82,7 @@ def _walk(jaxpr: core.Jaxpr, differentiated: Iterable[bool], found: _Findings) -
         inexact = [v for v in equation.outvars if _is_inexact(v)]
         found.dtypes.update(map(_real_dtype, inexact))
         found.primitives.add(name)
-        if name == "convert_element_type" and not inexact:
+        if name == "convert_element_type" and not inexact and _is_inexact(equation.invars[0]):
             found.primitives.add("to integers")
         if name == "reduce_precision":
             found.mantissas.append(equation.params["mantissa_bits"])
