@@ -176,7 +176,7 @@ def test_gradients_that_disagree_stop_the_run(tmp_path, monkeypatch, capsys, nam
     monkeypatch.setitem(train.GRADIENTS, "hand", faults.CATALOGUE[name])
     assert call(train_script, "--check-gradients", "--out", tmp_path / "run") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("train.py: error: the gradient in params[")
+    assert line.startswith("train.py: the gradient does not pass: params[")
     assert not (tmp_path / "run").exists()
 
 
@@ -204,8 +204,9 @@ def test_ctrl_c_keeps_the_record(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr == "train.py: error: interrupted by Ctrl-C; the record is in run\n"
     summary = record.read_json(tmp_path / "run" / "summary.json")
+    stopped = f"stopped after {summary['epochs']:,} of 1,000,000 epochs: interrupted by Ctrl-C"
+    assert stderr == f"train.py: {stopped}; the record is in run\n"
     assert summary["status"] == "interrupted"
     assert summary["epochs"] == len(list(record.read_metrics(tmp_path / "run"))) >= 1
     assert mlp.sizes(mlp.load(tmp_path / "run" / "params.npz")) == (64, 64, 10)
@@ -342,10 +343,16 @@ def test_a_gradient_that_is_wrong_stops_training_and_is_named(tmp_path, monkeypa
     out = tmp_path / "run"
     flags = ("--epochs", 4, "--no-check-gradients", "--check-gradients-every", 2, "--out", out)
     assert call(train_script, *flags) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "after epoch 2, the gradient in params[0].weight: fail" in line
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    stopped = "stopped after 2 of 4 epochs: the gradient does not pass: params[0].weight and 1 more"
+    assert line == f"train.py: {stopped}; the record is in {out}"
+    assert captured.out.splitlines()[-1] == stopped
     summary = record.read_json(out / "summary.json")
     assert (summary["status"], summary["epochs"]) == ("wrong gradient", 2)
+    assert summary["gradient_check"] is None
+    failed = summary["failed_gradient_check"]
+    assert (failed["epoch"], failed["verdict"]) == (2, "fail")
 
 
 # --- the lecture's program ------------------------------------------------------------------------
