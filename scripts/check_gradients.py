@@ -10,7 +10,8 @@ The target is a function with a real scalar result; the arguments are a tuple, o
 returns one. Modules are looked for in the current folder first.
 
 Exit status: 0 if the gradient passes, 1 if it does not or if differences cannot tell, 2 for bad
-input.
+input. A gradient that has not even the shapes of its argument is bad input of --target, and a
+fault that is caught, 1, of --fault.
 """
 
 import signal
@@ -18,9 +19,11 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends without a traceback
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +32,23 @@ from typing import Any
 import cli
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 import tqdm
 
+import jaxnet
 from jaxnet import backprop, data, faults, gradcheck, mlp, record, train
 
+LIBRARIES = [Path(module.__path__[0]) for module in (jax, jaxlib, jaxnet, np)]
 TARGET = ("arguments", "gradient", "argnums")  # flags that belong to --target
+WORDS = {  # what the self-test says of a verdict, by the one that it expects
+    ("fail", "fail"): "caught",
+    ("fail", "inconclusive"): "INCONCLUSIVE",
+    ("fail", "pass"): "MISSED",
+    ("pass", "pass"): "pass",
+    ("pass", "inconclusive"): "INCONCLUSIVE",
+    ("pass", "fail"): "FALSE ALARM",
+}
 NETWORK: dict[str, Any] = {
     "dataset": "digits",
     "data_dir": None,
@@ -52,6 +67,7 @@ OTHERS: dict[str, Any] = {
     "gradient": None,
     "argnums": (0,),
     "self_test": False,
+    "list_faults": False,
     "seed": 0,
     "platform": None,
     "directions": 8,
@@ -71,7 +87,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=cli.positive_integer, help="images that the loss is taken of (256)")
     add("--epochs", type=cli.natural_number, help="of training with Adam before the audit (0)")
     add("--float32", dest="x64", action="store_false", help="audit a float32 gradient, not float64")
-    add("--fault", choices=tuple(faults.CATALOGUE), help="audit a wrong backward pass instead")
+    add("--fault", type=fault, metavar="NAME", help="audit a wrong backward pass instead")
+    add("--list-faults", action="store_true", help="say what wrong backward passes there are")
     add("--target", metavar="MODULE:FUNCTION", help="audit a function of yours instead")
     add("--arguments", metavar="MODULE:NAME", help="what to call it with")
     add("--gradient", metavar="MODULE:FUNCTION", help="its gradient; by default jax.grad's")
@@ -102,30 +119,75 @@ def refuse(parser: cli.Parser, given: dict[str, Any], names: dict[str, Any], fla
     for name in names:
         if name in given:
             wrong = spelling.get(name, name).replace("_", "-")
-            parser.error(f"argument --{wrong}: not allowed with argument {flag}")
+            of_arguments = name == "x64" and flag == "--target"
+            why = ", whose dtype is that of its arguments" if of_arguments else ""
+            parser.error(f"argument --{wrong}: not allowed with argument {flag}{why}")
 
 
 def indices(text: str) -> tuple[int, ...]:
     """Parses 0 or 0,2."""
-    return tuple(cli.natural_number(each) for each in text.split(","))
+    try:
+        return tuple(cli.natural_number(each) for each in text.split(","))
+    except argparse.ArgumentTypeError as error:
+        message = f"must be the number of an argument, or several, 0,2; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def fault(text: str) -> str:
+    """Parses the name of a wrong backward pass."""
+    if text in faults.CATALOGUE:
+        return text
+    close = difflib.get_close_matches(text, faults.CATALOGUE, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise argparse.ArgumentTypeError(f"there is no {text!r}{hint} (--list-faults lists them)")
+
+
+def list_faults() -> None:
+    """Prints each fault with the sentence that tells it."""
+    network = {name: each.mistake for name, each in faults.CATALOGUE.items()}
+    functions = {name: each.wrong for name, each in faults.FUNCTIONS.items()}
+    width = max(map(len, network | functions))
+    for title, catalogue in (
+        ("Wrong backward passes of the network, for --fault:", network),
+        ("\nFunctions with a wrong derivative, in --self-test only:", functions),
+    ):
+        print(title)
+        for name, mistake in catalogue.items():
+            print(f"  {name:{width}}  {' '.join((mistake.__doc__ or '').split())}".rstrip())
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     flags = parse(argv)
+    if flags.list_faults:
+        list_faults()
+        return 0
     of_network = not (flags.target or flags.self_test)
     cli.select_device(flags.platform, x64=flags.x64 and of_network)
     check_json(flags.json)
     if flags.self_test:
         return self_test(flags)
     report = audit_target(flags) if flags.target else audit_network(flags)
-    print(f"\n{report}")
+    print(f"\n{report}", *([controls(report)] if flags.control else []), sep="\n", flush=True)
     write_json(flags.json, report.to_dict())
-    try:
-        report.raise_if_failed()
-    except gradcheck.GradientError as error:
-        raise cli.StopError(str(error).splitlines()[0], cli.FAILED) from error
+    if report.verdict != "pass":
+        raise cli.StopError(cli.describe(report), cli.FAILED)
     return 0
+
+
+def controls(report: gradcheck.Report) -> str:
+    """Returns in a line which planted errors were seen; the report has those that were not."""
+    sizes = sorted(leaf.sees for leaf in report.leaves if leaf.control)
+    without = [leaf.path for leaf in report.leaves if leaf.control is None]
+    found = []
+    if sizes:
+        low, high = (f"{size:.1e}" for size in (sizes[0], sizes[-1]))
+        size = low if low == high else f"{low} to {high}"
+        count = "1 leaf" if len(sizes) == 1 else f"each of {len(sizes)} leaves"
+        found = [f"an error of {size} of the norm was planted in {count}, and seen"]
+    if without:  # a leaf that does not pass, or in which nothing would certainly be seen
+        found.append(f"nothing was planted in {', '.join(without)}")
+    return f"control: {'; '.join(found) or 'no planted error was seen'}"
 
 
 def audit_network(flags: argparse.Namespace) -> gradcheck.Report:
@@ -152,7 +214,11 @@ def audit_network(flags: argparse.Namespace) -> gradcheck.Report:
             batch_size=min(32, len(examples.inputs)),
             epochs=flags.epochs,
         )
-        for epoch in run.epochs:
+        print(f"training for {flags.epochs} epochs on {dataset.name} ...", flush=True)
+        quiet = not sys.stderr.isatty()
+        for epoch in tqdm.tqdm(
+            run.epochs, total=flags.epochs, unit="epoch", disable=quiet, dynamic_ncols=True
+        ):
             params = epoch.state.params
 
     value_and_grad = faults.CATALOGUE[flags.fault] if flags.fault else backprop.value_and_grad
@@ -160,7 +226,8 @@ def audit_network(flags: argparse.Namespace) -> gradcheck.Report:
     print(
         f"{'-'.join(map(str, sizes))} after {flags.epochs} epochs, "
         f"on {flags.batch_size} images of {dataset.name}"
-        + (f", with the fault {flags.fault}" if flags.fault else "")
+        + (f", with the fault {flags.fault}" if flags.fault else ""),
+        flush=True,
     )
     try:
         _, gradient = value_and_grad(params, inputs, targets)
@@ -169,9 +236,10 @@ def audit_network(flags: argparse.Namespace) -> gradcheck.Report:
     try:
         return audit(flags, mlp.loss, (params, inputs, targets), gradient, 0, check_key)
     except (ValueError, TypeError) as error:
-        # A gradient that is not even of the right form is wrong; a bad flag is bad input.
-        is_bad_flag = str(error).startswith("tolerance")
-        raise cli.StopError(error, cli.BAD_INPUT if is_bad_flag else cli.FAILED) from error
+        if str(error).startswith("tolerance"):
+            raise cli.StopError(error) from error
+        # A fault that spoils even the shapes is caught by them.
+        raise cli.StopError(f"the gradient does not pass: {error}", cli.FAILED) from error
 
 
 def audit_target(flags: argparse.Namespace) -> gradcheck.Report:
@@ -188,10 +256,11 @@ def audit_target(flags: argparse.Namespace) -> gradcheck.Report:
             arguments = arguments()
     if not isinstance(arguments, tuple):
         raise cli.StopError(
-            f"--arguments {flags.arguments} must give a tuple, got a {type(arguments).__name__}"
+            f"--arguments {flags.arguments} must give a tuple, (x,) for a single argument, "
+            f"got {'an array' if hasattr(arguments, 'dtype') else type(arguments).__name__}"
         )
     argnums = flags.argnums if len(flags.argnums) > 1 else flags.argnums[0]
-    print(f"{flags.target} at {flags.arguments}")
+    print(f"{flags.target} at {flags.arguments}", flush=True)
     with refusing(f"--target {flags.target}"):
         return audit(flags, target, arguments, gradient, argnums, keys(flags)[2])
 
@@ -242,6 +311,8 @@ def self_test(flags: argparse.Namespace) -> int:
         trials.append((name, "fail", lambda p=pair, a=arguments: of_function(p.wrong, a)))
 
     rows = []
+    layout = f"{{:{max(len(name) for name, *_ in trials)}}}  {{:12}}  {{:20}}  {{}}"
+    print(layout.format("fault", "verdict", "leaf", "cause as diagnosed"), flush=True)
     bar = tqdm.tqdm(trials, unit="audit", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     for name, expected, run in bar:
         try:
@@ -260,14 +331,18 @@ def self_test(flags: argparse.Namespace) -> int:
             }
         )
         bar.clear()
-        print(f"{verdict:12}  {name:32}  {leaf if verdict != 'pass' else '':20}  {cause}".rstrip())
+        shown = leaf if verdict != "pass" else ""
+        print(layout.format(name, WORDS[expected, verdict], shown, cause).rstrip(), flush=True)
     write_json(flags.json, {"dtype": str(dtype), "trials": rows})
     wrong = [row["name"] for row in rows if row["verdict"] != row["expected"]]
-    planted = sum(row["expected"] == "fail" for row in rows)
-    caught = planted - sum(row["expected"] == "fail" for row in rows if row["name"] in wrong)
+    caught, passed = (
+        [row["verdict"] == expected for row in rows if row["expected"] == expected]
+        for expected in ("fail", "pass")
+    )
     print(
-        f"\n{caught} of {planted} faults caught, "
-        f"{len(rows) - planted} right gradients among them, in {dtype}"
+        f"\n{sum(caught)} of {len(caught)} faults caught; "
+        f"{sum(passed)} of {len(passed)} right gradients passed, in {dtype}",
+        flush=True,
     )
     if wrong:
         raise cli.StopError(f"not as expected: {', '.join(wrong)}", cli.FAILED)
@@ -303,7 +378,20 @@ def refusing(what: str) -> Iterator[None]:
         raise
     except BaseException as error:  # SystemExit too: its status would be taken for a verdict
         reason = [type(error).__name__, *str(error).strip().splitlines()[:1]]
-        raise cli.StopError(f"{what}: {': '.join(reason)}") from error
+        if isinstance(error, jax.errors.TracerArrayConversionError):
+            reason.insert(0, "must be JAX code, of jax.numpy where it calls NumPy")
+        raise cli.StopError(f"{what}: {': '.join(reason)}{place_of(error)}") from error
+
+
+def place_of(error: BaseException) -> str:
+    """Returns where in a user's code an exception arose; empty if it did not arise there."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = Path(frame.f_code.co_filename).absolute()
+        is_ours = frame.f_globals is globals() or any(map(path.is_relative_to, LIBRARIES))
+        if path.is_file() and not is_ours:  # what Python has frozen is no file
+            shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path
+            return f" ({shown}:{line} in {frame.f_code.co_name})"
+    return ""
 
 
 def check_json(path: Path | None) -> None:
@@ -313,6 +401,8 @@ def check_json(path: Path | None) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
+        if not path.parent.exists():
+            raise FileNotFoundError(f"there is no folder {path.parent}")
         record.check_writable(path.parent)
     except OSError as error:
         raise cli.StopError(
@@ -323,7 +413,6 @@ def check_json(path: Path | None) -> None:
 def write_json(path: Path | None, values: Any) -> None:
     """Writes the report, if that was asked for."""
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         record.write_json(path, values)
 
 

@@ -12,14 +12,14 @@ from typing import NoReturn
 import jax
 import numpy as np
 
-from jaxnet import mlp
+from jaxnet import gradcheck, mlp
 
 _LARGEST = float(np.finfo(np.float32).max)
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class StopError(Exception):
-    """Ends a script with one line on standard error and an exit status."""
+    """Ends a script with one line on standard error, called an error if it is bad input."""
 
     def __init__(self, message: object, status: int = BAD_INPUT):
         super().__init__(" ".join(str(message).split()))
@@ -64,7 +64,8 @@ def run(program: str, main, *args) -> int:
     try:
         return main(*args)
     except StopError as stop:
-        print(f"{program}: error: {stop}", file=sys.stderr)
+        kind = "error: " if stop.status == BAD_INPUT else ""
+        print(f"{program}: {kind}{stop}", file=sys.stderr)
         return stop.status
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,6 +77,17 @@ def run(program: str, main, *args) -> int:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: XLA may be compiling, and does not survive an orderly end
+
+
+def describe(report: gradcheck.Report) -> str:
+    """Returns in one line which leaf of a gradient does not pass; the report says why."""
+    if report.verdict == "pass":
+        return f"the {report.subject} passes"
+    others = sum(leaf.verdict == report.verdict for leaf in report.leaves) - 1
+    leaves = report.worst.path + (f" and {others} more" if others else "")
+    if report.verdict == "fail":
+        return f"the {report.subject} does not pass: {leaves}"
+    return f"differences cannot tell whether the {report.subject} is right: {leaves}"
 
 
 def positive_integer(text: str) -> int:

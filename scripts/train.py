@@ -16,6 +16,7 @@ START = time.perf_counter()  # before the imports: whoever waits for a run waits
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among them ends without a traceback
 
 import argparse
+import collections
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -127,13 +128,13 @@ def parse(argv: list[str] | None = None) -> dict[str, Any]:
     add(
         "--check-gradients",
         action=argparse.BooleanOptionalAction,
-        help="first compare the hand-written gradient, jax.grad and differences",
+        help="audit the gradient that trains before the first epoch (unless --preset lecture)",
     )
     add(
         "--check-gradients-every",
         type=cli.positive_integer,
         metavar="N",
-        help="audit the gradient after every N epochs too, and stop if it is wrong",
+        help="audit it after every N epochs too, and stop if it is wrong",
     )
     add("--debug-nans", action="store_true", help="stop at the operation that makes a NaN (slow)")
     add("--progress", choices=("auto", "bar", "lines", "none"), help="auto: a bar on a terminal")
@@ -158,7 +159,14 @@ def configure(flags: dict[str, Any], dataset: data.Dataset) -> Config:
     if flags["preset"]:
         recipe |= {"batch_size": images, "learning_rate": LECTURE_RATE * images / 2}
     recipe["out"] = Path("results") / (flags["preset"] or dataset.name)
-    return Config(**(recipe | flags))
+    config = Config(**(recipe | flags))
+    every = config.check_gradients_every
+    if every is not None and every > config.epochs:
+        raise ValueError(
+            f"argument --check-gradients-every: must be at most the {config.epochs:,} "
+            f"{unit_of(config)}s of the run, got {every}"
+        )
+    return config
 
 
 def as_json(config: Config) -> dict[str, Any]:
@@ -200,42 +208,45 @@ def load(flags: dict[str, Any]) -> tuple[Config, data.Dataset]:
     return config, dataset
 
 
-def make_audit(examples: data.Split, key: jax.Array) -> Audit:
-    """Returns the audit of the hand-written gradient on a real batch, compiled once for a run."""
+def make_audit(config: Config, examples: data.Split, key: jax.Array) -> Audit:
+    """Returns the audit of the gradient that trains on a real batch, compiled once for a run."""
     batch = min(CHECK_BATCH, len(examples.inputs))
     arrays = [jax.device_put(array[:batch]) for array in examples]
     audit = gradcheck.make_check(mlp.loss)
-    by_hand = train.GRADIENTS["hand"]
+    value_and_grad = train.GRADIENTS[config.gradient]
 
     def run(params: mlp.Params) -> gradcheck.Report:
-        return audit(params, *arrays, gradient=lambda *args: by_hand(*args)[1], key=key)
+        return audit(params, *arrays, gradient=lambda *args: value_and_grad(*args)[1], key=key)
 
     return run
 
 
-def check_gradients(audit: Audit, params: mlp.Params, examples: data.Split) -> gradcheck.Report:
-    """Shows that the gradients agree on a real batch, or stops the run."""
+def check_gradients(
+    config: Config, audit: Audit, params: mlp.Params, examples: data.Split
+) -> gradcheck.Report | None:
+    """Shows that the gradient is right on a real batch, or stops the run."""
+    every = config.check_gradients_every
+    if not config.check_gradients:
+        if every is not None:
+            say(f"{name_of(config)} is audited after every {every} {unit_of(config)}s, not before")
+        return None
     report = audit(params)
     batch = min(CHECK_BATCH, len(examples.inputs))
-    say(f"\nthe hand-written gradient on {batch} images\n\n{report}\n")
+    say(f"\n{name_of(config)} on {batch} images\n\n{report}\n")
     if report.verdict == "fail":
-        raise cli.StopError(describe(report), cli.FAILED)
+        raise cli.StopError(cli.describe(report), cli.FAILED)
     return report
+
+
+def name_of(config: Config) -> str:
+    """Returns what to call the gradient that trains."""
+    return "the hand-written gradient" if config.gradient == "hand" else "the gradient of jax.grad"
 
 
 def is_due(config: Config, epoch: train.Epoch) -> bool:
     """Whether the gradient is to be audited after this epoch."""
     every = config.check_gradients_every
     return every is not None and epoch.number % every == 0
-
-
-def describe(report: gradcheck.Report) -> str:
-    """Returns in one line what is wrong with a gradient."""
-    try:
-        report.raise_if_failed()
-    except gradcheck.GradientError as error:
-        return str(error).splitlines()[0]
-    return "the gradients agree"
 
 
 @dataclasses.dataclass
@@ -247,13 +258,14 @@ class Outcome:
     epochs: int = 0
     seconds: float = 0.0
     params: mlp.Params | None = None
+    reports: list[gradcheck.Report] = dataclasses.field(default_factory=list)
 
 
 def follow(
     epochs: Iterable[train.Epoch],
     log: record.Record,
     interrupted: Sequence[int],
-    show: Callable[[train.Epoch], None],
+    show: Callable[[train.Epoch, gradcheck.Report | None], None],
     audit: Callable[[train.Epoch], gradcheck.Report | None],
 ) -> Outcome:
     """Trains, logs every epoch, and ends in good order whatever stops it."""
@@ -271,15 +283,17 @@ def follow(
                 "seconds": epoch.seconds,
             }
             if report is not None:
+                outcome.reports.append(report)
                 metrics["gradient"] = {
                     "verdict": report.verdict,
+                    "tolerance": report.tolerance,
                     "errors": {leaf.path: plain(leaf.error) for leaf in report.leaves},
                 }
             log.log(metrics)
-            show(epoch)
+            show(epoch, report)
             if report is not None and report.verdict == "fail":
                 outcome.status = "wrong gradient"
-                outcome.message = f"after epoch {epoch.number}, {describe(report)}"
+                outcome.message = cli.describe(report)
                 break
             if interrupted:
                 outcome.status, outcome.message = "interrupted", "interrupted by Ctrl-C"
@@ -295,6 +309,14 @@ def plain(value: float) -> float | str:
     return value if np.isfinite(value) else str(value)
 
 
+def describe_audits(reports: Sequence[gradcheck.Report]) -> str:
+    """Returns in one line what came of the audits during training."""
+    counts = collections.Counter(report.verdict for report in reports)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    errors = [leaf.error for report in reports for leaf in report.leaves]
+    return f"audits of the gradient: {verdicts}; largest error {np.max(errors):.1e}"
+
+
 def unit_of(config: Config) -> str:
     """Returns what a pass over the data is called: with all images at once, an iteration."""
     return "iteration" if config.preset else "epoch"
@@ -308,23 +330,33 @@ def progress_bar(config: Config) -> tqdm.tqdm:
     )
 
 
-def show_progress(config: Config, bar: tqdm.tqdm, epoch: train.Epoch) -> None:
-    """Moves the bar, or prints a line: all of the lecture's, some 20 of another run's."""
+def show_progress(
+    config: Config, bar: tqdm.tqdm, epoch: train.Epoch, report: gradcheck.Report | None
+) -> None:
+    """Moves the bar, or prints a line: all of the lecture's, some 20 of another run's.
+
+    An epoch after which the gradient was audited has its line, too.
+    """
     validation = (
         ""
         if epoch.validation_accuracy is None
         else f"  validation loss {epoch.validation_loss:.4f}, "
         f"accuracy {epoch.validation_accuracy:.2%}"
     )
+    audited = ""
+    if report is not None:
+        error = np.max([leaf.error for leaf in report.leaves])
+        audited = f"  gradient {report.verdict}, error {error:.1e}"
     if not bar.disable:
-        bar.set_postfix_str(f"loss {epoch.train_loss:.4f}{validation}", refresh=False)
+        bar.set_postfix_str(f"loss {epoch.train_loss:.4f}{validation}{audited}", refresh=False)
         bar.update()
     elif config.progress == "none":
         return
     elif config.preset:
-        say("[%04d] MSE Loss: %0.3f" % (epoch.number - 1, epoch.train_loss))  # noqa: UP031, the slide's
-    elif epoch.number == 1 or epoch.number % max(1, config.epochs // 20) == 0:
-        say(f"epoch {epoch.number:4d}  loss {epoch.train_loss:.4f}{validation}")
+        line = "[%04d] MSE Loss: %0.3f" % (epoch.number - 1, epoch.train_loss)  # noqa: UP031, the slide's
+        say(line + audited)
+    elif epoch.number == 1 or epoch.number % max(1, config.epochs // 20) == 0 or audited:
+        say(f"epoch {epoch.number:4d}  loss {epoch.train_loss:.4f}{validation}{audited}")
 
 
 def record_test(params: mlp.Params, dataset: data.Dataset, log: record.Record) -> dict[str, Any]:
@@ -380,8 +412,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{dataset.name}: {sizes_of(dataset)} images; {shape}, {count:,} parameters, "
         f"{params[0].weight.dtype} on {jax.default_backend()}"
     )
-    audit = make_audit(dataset.train, check_key)
-    report = check_gradients(audit, params, dataset.train) if config.check_gradients else None
+    audit = make_audit(config, dataset.train, check_key)
+    report = check_gradients(config, audit, params, dataset.train)
 
     steps = train.steps_per_epoch(len(dataset.train.inputs), config.batch_size)
     decay_steps = config.epochs * steps if config.schedule == "cosine" else None
@@ -405,7 +437,7 @@ def main(argv: list[str] | None = None) -> int:
                 run.epochs,
                 log,
                 interrupted,
-                lambda epoch: show_progress(config, bar, epoch),
+                lambda epoch, report: show_progress(config, bar, epoch, report),
                 lambda epoch: audit(epoch.state.params) if is_due(config, epoch) else None,
             )
         summary = {
@@ -415,12 +447,17 @@ def main(argv: list[str] | None = None) -> int:
             "parameters": count,
             "epochs": outcome.epochs,
             "steps": outcome.epochs * steps,
+            "unit": unit_of(config),
             "gradient_check": report and report.to_dict(),
             "environment": record.environment(),
             "compile_seconds": run.compile_seconds,
             "train_seconds": outcome.seconds,
             "total_seconds": time.perf_counter() - START,
         }
+        if outcome.status == "wrong gradient":
+            failed = outcome.reports[-1]
+            summary["failed_gradient_check"] = {"epoch": outcome.epochs, **failed.to_dict()}
+            say(f"\n{name_of(config)} after {unit_of(config)} {outcome.epochs}\n\n{failed}")
         if outcome.params is not None:
             summary |= record_test(outcome.params, dataset, log)
         log.finish(summary)
@@ -436,10 +473,15 @@ def main(argv: list[str] | None = None) -> int:
                 f"whole run {summary['total_seconds']:.1f} s\n"
                 f"record and pictures in {config.out}"
             )
-    if outcome.status != "finished":
-        exit_status = cli.INTERRUPTED if outcome.status == "interrupted" else cli.FAILED
-        raise cli.StopError(f"{outcome.message}; the record is in {config.out}", exit_status)
-    return 0
+            if outcome.reports:
+                say(describe_audits(outcome.reports))
+        if outcome.status == "finished":
+            return 0
+        planned = f"{config.epochs:,} {unit_of(config)}s"
+        stopped = f"stopped after {outcome.epochs:,} of {planned}: {outcome.message}"
+        say(stopped)
+    exit_status = cli.INTERRUPTED if outcome.status == "interrupted" else cli.FAILED
+    raise cli.StopError(f"{stopped}; the record is in {config.out}", exit_status)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_convergence_shows_both_schemes_and_their_models():
     }
     (axes,) = plots.convergence(curves).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[:2] == ["forward: slope 1.000", "central: slope 2.000"]
+    assert labels[:4:2] == ["forward: slope 1.000", "central: slope 2.000"]
     assert axes.get_xscale() == axes.get_yscale() == "log"
 
 
@@ -86,3 +86,53 @@ def test_the_gradients_error_is_drawn_beside_the_loss():
     assert loss.get_title().startswith("Squared error")
     assert [line.get_label() for line in errors.lines] == ["w", "b"]
     assert errors.lines[0].get_xdata().tolist() == [1, 3, 5]
+
+
+def tolerances_of(axes):
+    return [line for line in axes.lines if str(line.get_label()).startswith("tolerance")]
+
+
+def test_the_tolerance_is_drawn_where_it_is_seen():
+    report = gradcheck.check(lambda x: jnp.sum(jnp.sin(x)), jnp.ones(20, DTYPE))
+    _, apart = plots.slopes(report.to_dict()).axes
+    low, high = apart.get_ylim()
+    assert low < report.tolerance < high
+    assert tolerances_of(apart)[0].get_ydata()[0] == report.tolerance
+
+    right = np.random.default_rng(0).normal(size=(30, 20))
+    figure = plots.error_map(right * (1 + 1e-9), right, "w", fault="sign", tolerance=1e-3)
+    axes, bar = figure.axes
+    assert axes.get_title().endswith(" in w\nwith the fault sign")
+    assert bar.get_ylim()[1] > 1e-3
+    assert bar.get_ylabel() == "line: tolerance 0.001"
+
+    metrics = [
+        {
+            "epoch": i,
+            "train_loss": 1 / i,
+            "validation_loss": None,
+            "validation_accuracy": None,
+            "gradient": {"errors": {"w": 1e-7 * i}, "tolerance": 1e-3},
+        }
+        for i in (1, 2)
+    ]
+    summary = {"test_accuracy": 0.9, "test_loss": 0.1, "unit": "iteration"}
+    loss, errors = plots.training(metrics, summary).axes
+    assert tolerances_of(errors)[0].get_ydata()[0] == 1e-3
+    assert loss.get_xlabel() == errors.get_xlabel() == "iteration"
+
+
+def test_convergence_names_its_upright_lines():
+    steps = np.logspace(0, -12, 25).tolist()
+    curves = {"path": "w", "dtype": "float64", "steps": steps, "chosen": 1e-5}
+    (axes,) = plots.convergence(curves | {"forward": curve(1), "central": curve(2)}).axes
+    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    best = {f"{scheme}: predicted best step" for scheme in ("forward", "central")}
+    assert {*best, "finest step that an audit uses"} <= labels
+
+
+def test_thousands_of_mistakes_are_written_as_such():
+    mistake = {"image": [[0, 255], [255, 0]], "label": 0, "predicted": 1}
+    summary = {"confusion": [[5_000, 1_234], [0, 5_000]], "test_examples": 11_234}
+    (axes,) = plots.mistakes([mistake] * 3, summary).axes
+    assert axes.get_title() == "The 3 worst of 1,234 mistakes among 11,234 test images"

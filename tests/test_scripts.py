@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_gradients_that_disagree_stop_the_run(tmp_path, monkeypatch, capsys, nam
     monkeypatch.setitem(train.GRADIENTS, "hand", faults.CATALOGUE[name])
     assert call(train_script, "--check-gradients", "--out", tmp_path / "run") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("train.py: error: the gradient in params[")
+    assert line.startswith("train.py: the gradient does not pass: params[")
     assert not (tmp_path / "run").exists()
 
 
@@ -204,8 +205,9 @@ def test_ctrl_c_keeps_the_record(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr == "train.py: error: interrupted by Ctrl-C; the record is in run\n"
     summary = record.read_json(tmp_path / "run" / "summary.json")
+    stopped = f"stopped after {summary['epochs']:,} of 1,000,000 epochs: interrupted by Ctrl-C"
+    assert stderr == f"train.py: {stopped}; the record is in run\n"
     assert summary["status"] == "interrupted"
     assert summary["epochs"] == len(list(record.read_metrics(tmp_path / "run"))) >= 1
     assert mlp.sizes(mlp.load(tmp_path / "run" / "params.npz")) == (64, 64, 10)
@@ -342,10 +344,16 @@ def test_a_gradient_that_is_wrong_stops_training_and_is_named(tmp_path, monkeypa
     out = tmp_path / "run"
     flags = ("--epochs", 4, "--no-check-gradients", "--check-gradients-every", 2, "--out", out)
     assert call(train_script, *flags) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "after epoch 2, the gradient in params[0].weight: fail" in line
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    stopped = "stopped after 2 of 4 epochs: the gradient does not pass: params[0].weight and 1 more"
+    assert line == f"train.py: {stopped}; the record is in {out}"
+    assert captured.out.splitlines()[-1] == stopped
     summary = record.read_json(out / "summary.json")
     assert (summary["status"], summary["epochs"]) == ("wrong gradient", 2)
+    assert summary["gradient_check"] is None
+    failed = summary["failed_gradient_check"]
+    assert (failed["epoch"], failed["verdict"]) == (2, "fail")
 
 
 # --- the lecture's program ------------------------------------------------------------------------
@@ -431,9 +439,10 @@ def test_the_preset_is_the_slides_program_on_mnist(
 
 
 def test_check_gradients_agrees_and_says_so(run_script, tmp_path):
-    done = run_script("check_gradients.py", "--epochs", 2, "--json", "new/report.json")
+    done = run_script("check_gradients.py", "--epochs", 2, "--json", "report.json")
     assert (done.returncode, done.stderr) == (0, "")
-    report = record.read_json(tmp_path / "new" / "report.json")
+    assert done.stdout.startswith("training for 2 epochs on digits ...\n")
+    report = record.read_json(tmp_path / "report.json")
     assert report["verdict"] == "pass"
     assert report["dtype"] == "float64"
     assert len(report["leaves"]) == 6
@@ -448,7 +457,8 @@ def test_check_gradients_agrees_and_says_so(run_script, tmp_path):
 def test_check_gradients_exits_1_on_a_fault(capsys, fault):
     assert call(check_gradients, "--fault", fault, "--float32") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "error: the gradient in params[" in line
+    assert line.startswith("check_gradients.py: the gradient does not pass: ")
+    assert "params[0].bias" in line or "params[2].weight and 5 more" in line
 
 
 @pytest.mark.parametrize("fault", ["transposed-weight"])
@@ -471,7 +481,13 @@ def test_the_self_test_catches_every_fault(few, tmp_path, monkeypatch, capsys):
     assert {trial["name"] for trial in planted} == {*faults.CATALOGUE, *faults.FUNCTIONS}
     assert len(planted) >= (5 if few else 70)
     assert all(trial["verdict"] == trial["expected"] for trial in trials)
-    assert f"{len(planted)} of {len(planted)} faults caught" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["fault", "verdict", "leaf", "cause", "as", "diagnosed"]
+    right, wrong = len(trials) - len(planted), len(planted)
+    assert lines[-1].startswith(
+        f"{wrong} of {wrong} faults caught; {right} of {right} right gradients passed, in float"
+    )
+    assert sum(line.split()[1] == "caught" for line in lines[1:-2]) == wrong
 
 
 def test_a_self_test_that_misses_a_fault_fails(monkeypatch, capsys):
@@ -480,7 +496,8 @@ def test_a_self_test_that_misses_a_fault_fails(monkeypatch, capsys):
     monkeypatch.setattr(faults, "FUNCTIONS", {})
     assert call(check_gradients, "--self-test") == 1
     captured = capsys.readouterr()
-    assert "error: not as expected: not-a-fault" in captured.err
+    assert captured.err == "check_gradients.py: not as expected: not-a-fault\n"
+    assert "MISSED" in captured.out
     assert "0 of 1 faults caught" in captured.out
 
 
@@ -532,7 +549,7 @@ def test_a_function_of_the_users(flags, status, text, capsys):
         ),
         (
             "--target own_functions:loss --arguments own_functions:number",
-            "--arguments own_functions:number must give a tuple, got a int",
+            "own_functions:number must give a tuple, (x,) for a single argument, got int",
         ),
         (
             "--target own_functions:vector --arguments own_functions:point",
@@ -563,7 +580,9 @@ def test_bad_targets(flags, message, capsys):
         ("--directions 0", "argument --directions: must be a positive integer, got '0'"),
         ("--tolerance 1e-20", "tolerance must be 2e-16 or more, which is what float64 resolves"),
         ("--tolerance 0", "argument --tolerance: must be a positive number, got '0'"),
-        ("--fault none", "argument --fault: invalid choice: 'none'"),
+        ("--fault none", "argument --fault: there is no 'none' (--list-faults lists them)"),
+        ("--fault hiden-sigmoid", "no 'hiden-sigmoid'; did you mean hidden-sigmoid? (--list-f"),
+        ("--json new/report.json --float32", "cannot be written: there is no folder new"),
         ("--fault transposed-weight --hidden 8,9 --float32", "needs a square layer"),
         ("--fault bias-not-summed --no-bias --float32", "needs a network that has them"),
         ("--dataset minst --float32", "dataset must be one of"),
@@ -645,3 +664,96 @@ def test_what_a_users_code_raises_is_bad_input(flags, message, tmp_path, monkeyp
             sys.modules.pop(name, None)
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+# --- what the scripts say -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("optax_dtypes")
+def test_the_gradient_that_is_audited_is_the_one_that_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(train.GRADIENTS, "auto", faults.CATALOGUE["hidden-sigmoid"])
+    flags = ("--epochs", 2, "--gradient", "auto", "--out", tmp_path / "run")
+    assert call(train_script, *flags) == 1
+    assert "\nthe gradient of jax.grad on 256 images\n" in capsys.readouterr().out
+    assert call(train_script, *flags, "--no-check-gradients", "--check-gradients-every", 1) == 1
+    out = capsys.readouterr().out
+    assert "the gradient of jax.grad is audited after every 1 epochs, not before" in out
+    assert "stopped after 1 of 2 epochs: the gradient does not pass: params[0]" in out
+
+
+@pytest.mark.usefixtures("optax_dtypes")
+def test_audits_that_pass_are_told_and_draw_their_tolerance(tmp_path, capsys):
+    flags = ("--preset", "lecture", "--dataset", "digits", "--iterations", 3, "--check-gradients")
+    out = tmp_path / "run"
+    assert call(train_script, *flags, "--check-gradients-every", 3, "--out", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if "  gradient pass, error " in line]
+    assert [line[:6] for line in told] == ["[0002]"]
+    assert "audits of the gradient: 1 pass; largest error " in lines[-1]
+    assert record.read_json(out / "summary.json")["unit"] == "iteration"
+    assert list(record.read_metrics(out))[-1]["gradient"]["tolerance"] <= 1e-3
+
+
+def test_audits_that_would_never_come_are_refused(tmp_path, capsys):
+    flags = ("--epochs", 4, "--check-gradients-every", 5, "--out", tmp_path / "run")
+    assert call(train_script, *flags) == 2
+    captured = capsys.readouterr()
+    assert "--check-gradients-every: must be at most the 4 epochs of the run" in captured.err
+    assert captured.out == ""
+
+
+def test_every_fault_is_listed_with_its_sentence(capsys):
+    assert call(check_gradients, "--list-faults") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == [*faults.CATALOGUE, *faults.FUNCTIONS]
+    assert all(line.endswith((".", ").")) and len(line.split()) > 4 for line in lines)
+
+
+MORE = """
+import jax.numpy as jnp, numpy as np
+def loss(x): return jnp.sum(x**2)
+point = (jnp.ones(3, jnp.float32),)
+array = jnp.ones(3, jnp.float32)
+def misshapen(x): return jnp.ones(4, jnp.float32)
+def plain(x):
+    return jnp.sum(np.sin(x))
+def deep(x):
+    return jnp.dot(x, jnp.ones(4, jnp.float32))
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (
+            "--target more:plain",
+            2,
+            "more:plain: must be JAX code, of jax.numpy where it calls NumPy: Tracer.*"
+            r" \(more.py:8 in plain\)",
+        ),
+        ("--target more:deep", 2, r"TypeError: dot_general .* \(more.py:10 in deep\)"),
+        ("--target more:loss --gradient more:misshapen", 2, r"must have shape \(3,\), got \(4,\)$"),
+        ("--target more:loss --arguments more:array", 2, r"\(x,\) for a single .*, got an array"),
+        (
+            "--target more:loss --argnums 0,",
+            2,
+            "argument --argnums: must be the number .* got '0,'",
+        ),
+        ("--target more:loss --float32", 2, "whose dtype is that of its arguments"),
+        ("--target more:loss --control", 0, "control: an error of .* in 1 leaf, and seen"),
+    ],
+)
+def test_a_line_says_what_is_wrong_with_a_target_and_where(
+    flags, status, message, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "more.py").write_text(MORE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    arguments = [] if "--arguments" in flags else ["--arguments", "more:point"]
+    try:
+        assert call(check_gradients, *flags.split(), *arguments) == status
+    finally:
+        sys.modules.pop("more", None)
+    captured = capsys.readouterr()
+    text = captured.err if status else captured.out
+    assert re.search(message, text.splitlines()[-1])

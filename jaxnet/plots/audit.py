@@ -19,7 +19,7 @@ def convergence(curves: dict[str, Any]) -> Figure:
       curves: a `gradcheck.Convergence` as plain values: ``path``, ``dtype``, ``steps``, ``chosen``,
         and for ``forward`` and ``central`` the fields of a `gradcheck.Curve`.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4.8), layout="constrained")
     axes = figure.subplots()
     steps = np.array(curves["steps"])
     for scheme, color in (("forward", ORANGE), ("central", BLUE)):
@@ -30,8 +30,10 @@ def convergence(curves: dict[str, Any]) -> Figure:
         truncation, rounding = curve["truncation"] * steps**order, curve["round_off"] / steps
         axes.plot(steps, truncation, color=color, lw=0.8, ls="--")
         axes.plot(steps, rounding, color=color, lw=0.8, ls=":")
-        axes.axvline(curve["predicted"], color=color, lw=0.6)
-    axes.axvline(curves["chosen"], color=GREY, lw=1.2, label="finest step of the audit")
+        axes.axvline(
+            curve["predicted"], color=color, lw=0.8, label=f"{scheme}: predicted best step"
+        )
+    axes.axvline(curves["chosen"], color="black", lw=1.2, label="finest step that an audit uses")
     axes.plot([], [], GREY, ls="--", lw=0.8, label="predicted truncation")
     axes.plot([], [], GREY, ls=":", lw=0.8, label="predicted round-off")
     measured = np.concatenate(
@@ -47,7 +49,7 @@ def convergence(curves: dict[str, Any]) -> Figure:
         ylim=(measured.min() / 3, measured.max() * 3),
     )
     _plain_powers(axes.xaxis, axes.yaxis)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
 
@@ -57,9 +59,9 @@ def slopes(report: dict[str, Any]) -> Figure:
     Args:
       report: a `gradcheck.Report` as plain values.
     """
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
     both, apart = figure.subplots(1, 2)
-    largest = 0.0
+    seen = [report["tolerance"]]
     for leaf in report["leaves"]:
         norm = float(leaf["norm"]) or 1.0
         given, numerical, truncation, round_off = (
@@ -69,21 +71,35 @@ def slopes(report: dict[str, Any]) -> Figure:
         bar = truncation + round_off
         (points,) = both.plot(numerical, given, ".", label=f"{leaf['path']}: {leaf['verdict']}")
         color = points.get_color()
-        apart.errorbar(numerical, given - numerical, bar, fmt=".", lw=0.8, color=color)
-        largest = max(largest, *np.abs(given - numerical))
+        distance = np.abs(given - numerical)
+        apart.errorbar(numerical, distance, bar, fmt=".", lw=0.8, color=color)
+        seen += distance[np.isfinite(distance) & (distance > 0)].tolist()
     ends = both.get_xlim()
     both.plot(ends, ends, color=GREY, lw=0.6, zorder=0)
     both.set(title="Slopes of each leaf, by its norm", xlabel="by differences", ylabel="given")
-    both.legend(fontsize=6)
-    apart.axhspan(-report["tolerance"], report["tolerance"], color="0.93", zorder=0)
-    apart.axhline(0, color=GREY, lw=0.6, zorder=0)
-    apart.set_yscale("symlog", linthresh=max(1e-12, largest / 1e3))
-    apart.set(title="Given less numerical (grey: tolerance)", xlabel="by differences")
-    apart.yaxis.set_major_formatter("{x:.0e}")
+    both.legend(fontsize=8 if len(report["leaves"]) <= 10 else 6)
+    # The rest of a logarithmic axis is for the bars of slopes that are nearer than they are sure.
+    apart.set_yscale("log", nonpositive="clip")
+    apart.set(
+        title="Their distance, by the norm",
+        xlabel="by differences",
+        ylim=(min(seen) / 10, max(seen) * 10),
+    )
+    tolerance = f"tolerance {report['tolerance']:g}"
+    apart.axhline(report["tolerance"], color="black", lw=1, ls="--", label=tolerance)
+    _plain_powers(apart.yaxis)
+    apart.legend(fontsize=8)
     return figure
 
 
-def error_map(given: np.ndarray, right: np.ndarray, path: str) -> Figure:
+def error_map(
+    given: np.ndarray,
+    right: np.ndarray,
+    path: str,
+    *,
+    fault: str = "",
+    tolerance: float | None = None,
+) -> Figure:
     """Returns a heat map of the relative error over a weight matrix.
 
     Errors are relative to the size of the right value there, but at least to the typical one. Of
@@ -93,6 +109,8 @@ def error_map(given: np.ndarray, right: np.ndarray, path: str) -> Figure:
       given: ``(rows, columns)`` gradient under audit.
       right: ``(rows, columns)`` right one.
       path: of the leaf, for the title.
+      fault: that was planted, if any, for the title, too.
+      tolerance: the error up to which a leaf passes, to be marked on the colour bar.
     """
     typical = float(np.linalg.norm(right)) / np.sqrt(right.size) or 1.0
     error = np.abs(given - right) / np.maximum(np.abs(right), typical)
@@ -100,20 +118,29 @@ def error_map(given: np.ndarray, right: np.ndarray, path: str) -> Figure:
         width = -(-error.shape[axis] // _SHOWN)
         starts = np.arange(0, error.shape[axis], width)
         error = np.maximum.reduceat(error, starts, axis=axis)
-    least = max(float(error[error > 0].min(initial=1.0)), 1e-17)
+    marks = [] if tolerance is None else [tolerance / 2, 2 * tolerance]
+    least = max(float(min([*error[error > 0], *marks], default=1.0)), 1e-17)
+    largest = max([float(error.max()), 10 * least, *marks])
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(
         np.maximum(error, least),
-        norm=LogNorm(least, max(float(error.max()), 10 * least)),
+        norm=LogNorm(least, largest),
         cmap="magma",
         aspect="auto",
         interpolation="nearest",
         extent=(-0.5, right.shape[1] - 0.5, right.shape[0] - 0.5, -0.5),
     )
-    axes.set(title=f"Relative error of the gradient in {path}", xlabel="column", ylabel="row")
+    title = f"Relative error of the gradient in {path}"
+    axes.set(
+        title=f"{title}\nwith the fault {fault}" if fault else title, xlabel="column", ylabel="row"
+    )
     bar = figure.colorbar(shown, ax=axes)
-    bar.ax.yaxis.set_major_formatter("{x:.0e}")
+    _plain_powers(bar.ax.yaxis)
+    if tolerance is not None:
+        bar.ax.axhline(tolerance, color="white", lw=3)
+        bar.ax.axhline(tolerance, color="black", lw=1.2)
+        bar.set_label(f"line: tolerance {tolerance:g}")
     return figure
 
 

@@ -50,8 +50,10 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
 def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
     """Returns loss and validation accuracy over epochs, the final test result as a dotted line.
 
-    Where the gradient was audited on the way, its error is shown beside them.
+    Where the gradient was audited on the way, its error is shown beside them. A ``unit`` in the
+    summary is what the run calls a pass over the data, if not an epoch.
     """
+    unit = summary.get("unit", "epoch")
     epochs = [line["epoch"] for line in metrics]
     held_out = [line for line in metrics if line["validation_loss"] is not None]
     audited = [line for line in metrics if "gradient" in line]
@@ -61,7 +63,7 @@ def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(0.5 + 4 * panels, 3.2), layout="constrained")
     loss, *others = figure.subplots(1, panels, squeeze=False)[0]
     if audited:
-        _gradient_errors(others.pop(), audited)
+        _gradient_errors(others.pop(), audited, unit)
     loss.plot(epochs, [m["train_loss"] for m in metrics], BLUE, marker=marker, label="training")
     for accuracy in others:
         epochs = [line["epoch"] for line in held_out]
@@ -70,9 +72,9 @@ def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
         shares = [100 * line["validation_accuracy"] for line in held_out]
         accuracy.plot(epochs, shares, ORANGE, marker=marker, label="validation")
         accuracy.axhline(100 * summary["test_accuracy"], color="0.4", ls=":", label=test)
-        accuracy.set(title="Accuracy (%)", xlabel="epoch")
+        accuracy.set(title="Accuracy (%)", xlabel=unit)
     loss.axhline(summary["test_loss"], color="0.4", ls=":", label="test, at the end")
-    loss.set(title="Squared error, summed over outputs", xlabel="epoch", yscale="log")
+    loss.set(title="Squared error, summed over outputs", xlabel=unit, yscale="log")
     # Plain numbers: powers of ten would be set as mathematics, in fonts that a cache may have lost.
     loss.yaxis.set_major_formatter("{x:g}")
     loss.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1, 0.5)))
@@ -82,16 +84,20 @@ def training(metrics: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def _gradient_errors(axes: Any, audited: list[dict[str, Any]]) -> None:
-    """Draws each leaf's relative error of the gradient over epochs."""
+def _gradient_errors(axes: Any, audited: list[dict[str, Any]], unit: str) -> None:
+    """Draws each leaf's relative error of the gradient over epochs, and the tolerance."""
     epochs = [line["epoch"] for line in audited]
     for path in audited[0]["gradient"]["errors"]:
         errors = [float(line["gradient"]["errors"][path]) for line in audited]
-        axes.plot(epochs, errors, ".-", lw=0.8, ms=3, label=path)
-    axes.set(title="Relative error of the gradient", xlabel="epoch", yscale="log")
+        axes.plot(epochs, errors, ".-", lw=0.8, ms=4, label=path)
+    axes.set(title="Relative error of the gradient", xlabel=unit, yscale="log")
+    tolerance = audited[-1]["gradient"].get("tolerance")  # which older records lack
+    if tolerance is not None:
+        axes.axhline(tolerance, color="black", ls="--", lw=1, label=f"tolerance {tolerance:g}")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter("{x:.0e}")
-    axes.legend(fontsize=6)
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend(fontsize=8)
 
 
 def first_layer(weight: np.ndarray, image_shape: tuple[int, int]) -> Figure:
@@ -175,7 +181,7 @@ def mistakes(worst: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
         axes.text(middle, top - 0.06 * images.shape[1] - 0.5, text, ha="center", fontsize=7)
     confusion = np.array(summary["confusion"])
     wrong = confusion.sum() - np.trace(confusion)
-    which = f"The {wrong}" if wrong == len(shown) else f"The {len(shown)} worst of {wrong}"
+    which = f"The {wrong:,}" if wrong == len(shown) else f"The {len(shown)} worst of {wrong:,}"
     axes.set_title(f"{which} mistakes among {summary['test_examples']:,} test images", pad=18)
     return figure
 
