@@ -437,7 +437,11 @@ def error_map(plots: Any, mpl: Any, style: Any) -> None:
         right = jax.grad(mlp.loss)(*wide)
     with mpl.rc_context(style):
         figure = plots.error_map(
-            np.asarray(given[1].weight, float), np.asarray(right[1].weight), "params[1].weight"
+            np.asarray(given[1].weight, float),
+            np.asarray(right[1].weight),
+            "params[1].weight",
+            fault="saturated-stopped",
+            tolerance=1e-3,
         )
         figure.savefig(HERE / "error_map.png")
 
