@@ -17,6 +17,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_collection_modifyitems(items):
+    """Gives the tests of MNIST to one process, so that it is prepared once."""
+    for item in items:
+        if item.get_closest_marker("mnist"):
+            item.add_marker(pytest.mark.xdist_group("mnist"))
+
+
 @pytest.fixture(scope="session")
 def archives() -> Path:
     """The folder of the four MNIST archives."""

@@ -400,7 +400,9 @@ def follow_the_slide(run_script, out, dataset, iterations, x64, *flags):
     return np.array(ours), np.array(theirs), lines
 
 
-@pytest.mark.parametrize(("x64", "bar"), [(False, 1e-6), (True, 1e-12)])
+@pytest.mark.parametrize(
+    ("x64", "bar"), [pytest.param(False, 1e-6, marks=pytest.mark.slow), (True, 1e-12)]
+)
 def test_the_preset_is_the_slides_program(run_script, tmp_path, x64, bar):
     dataset = data.load("digits", validation_split=0, dtype=np.float64)
     ours, theirs, lines = follow_the_slide(run_script, tmp_path / "run", dataset, 100, x64)
