@@ -16,7 +16,7 @@ from jaxnet.gradcheck.arguments import Argument
 from jaxnet.gradcheck.precision import Traits
 from jaxnet.gradcheck.slopes import Slopes
 
-_SAMPLE = 5  # coordinates that choose the step for all of a leaf
+_SAMPLE = 2  # coordinates that choose the step for all of a leaf
 _ROWS = 256  # points that one call of the compiled program evaluates, at most
 
 # A function that says something else in float64 than in the dtype of its arguments, by more than
