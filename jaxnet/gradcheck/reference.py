@@ -313,9 +313,9 @@ class Reference:
 
     def tabulate(self, index: int, gauge: Gauge) -> Slopes:
         """Measures the slopes along all coordinates of a small leaf, with steps of all sizes."""
-        spans = _coordinates(index, range(self._leaves[index].size))
+        spans = coordinates(index, range(self._leaves[index].size))
         steps = slopes.ladder(gauge.unit, self._narrowest)
-        return self.measure(self._ones(), spans, {index: gauge}, steps)
+        return self.measure(self.ones(), spans, {index: gauge}, steps)
 
     def table(self, index: int, gauge: Gauge) -> tuple[np.ndarray, np.ndarray]:
         """Estimates all coordinates of a leaf by plain central differences, with one step.
@@ -332,8 +332,8 @@ class Reference:
         try:
             values = self._values_near(index, ends)
         except Exception:  # what cannot be vectorised may raise anything
-            rows = [span for span in _coordinates(index, range(size)) for _ in range(2)]
-            values = self.values(self._ones(), rows, np.tile([step, -step], size)).reshape(-1, 2)
+            rows = [span for span in coordinates(index, range(size)) for _ in range(2)]
+            values = self.values(self.ones(), rows, np.tile([step, -step], size)).reshape(-1, 2)
         above, below = np.asarray(ends, np.float64).T
         return (values[:, 0] - values[:, 1]) / (above - below), 3 * gauge.noise / (above - below)
 
@@ -344,8 +344,8 @@ class Reference:
         ladder = slopes.ladder(gauge.unit, self._narrowest)
         steps = np.tile(ladder, (len(sample), 1))
         distances = gauge.unit * np.concatenate([ladder, -ladder])
-        spans = [span for span in _coordinates(index, sample) for _ in distances]
-        values = self.values(self._ones(), spans, np.tile(distances, len(sample)))
+        spans = [span for span in coordinates(index, sample) for _ in distances]
+        values = self.values(self.ones(), spans, np.tile(distances, len(sample)))
         above, below = np.split(values.reshape(len(sample), -1), 2, axis=1)
         noise = np.full((1, 1), gauge.noise)
         best = slopes.extrapolate(
@@ -359,7 +359,7 @@ class Reference:
     def _values_near(self, index: int, ends: np.ndarray) -> np.ndarray:
         """Returns the values with single coordinates moved, all of a leaf's, on all processors."""
         evaluate = self._programs.values_near(self._argument)
-        processors = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+        processors = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
         count = -(-len(ends) // processors)
         # Of one length, so that they are compiled once.
         parts = np.minimum(np.arange(processors * count), len(ends) - 1).reshape(processors, count)
@@ -374,7 +374,8 @@ class Reference:
             others = pool.map(values_of, parts[1:])
             return np.concatenate([first, *others])[: len(ends)]
 
-    def _ones(self) -> list[np.ndarray]:
+    def ones(self) -> list[np.ndarray]:
+        """Returns the direction that is 1 in every coordinate."""
         return [np.ones(leaf.size) for leaf in self._leaves]
 
     def values(
@@ -403,7 +404,8 @@ class Reference:
         return np.concatenate(results).astype(np.float64)
 
 
-def _coordinates(leaf: int, places: Iterable[int]) -> list[Span]:
+def coordinates(leaf: int, places: Iterable[int]) -> list[Span]:
+    """Returns the spans of single coordinates."""
     return [Span(leaf, int(place), int(place) + 1) for place in places]
 
 

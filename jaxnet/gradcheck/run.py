@@ -16,7 +16,7 @@ from jaxnet.gradcheck.judgement import (
     interval,
     judge,
 )
-from jaxnet.gradcheck.reference import Span
+from jaxnet.gradcheck.reference import Span, coordinates
 from jaxnet.gradcheck.report import LeafReport, Report, Slope
 from jaxnet.gradcheck.slopes import Slopes
 from jaxnet.gradcheck.survey import Survey
@@ -113,7 +113,7 @@ class Run:
 
     def _measure(self, leaves: Sequence[int], directions: int) -> None:
         """Brings leaves to so many directions, or all of their coordinates."""
-        ones = self._ones()
+        ones = self._reference.ones()
         for leaf in leaves:
             if self._exact[leaf] and not self._predicted[leaf]:
                 self._predict(leaf, ones, self._coordinates(leaf))
@@ -131,10 +131,7 @@ class Run:
             self._predicted[leaf].append((self._subject.slope(draws, span), anchor))
 
     def _coordinates(self, leaf: int) -> list[Span]:
-        return [Span(leaf, i, i + 1) for i in range(self._argument.leaves[leaf].size)]
-
-    def _ones(self) -> list[np.ndarray]:
-        return [np.ones(leaf.size) for leaf in self._argument.leaves]
+        return coordinates(leaf, range(self._argument.leaves[leaf].size))
 
     # Judging
 
@@ -317,7 +314,7 @@ class Run:
         """Returns which coordinates are off, and the pattern in them."""
         name, tolerance = self._argument.leaves[leaf], self._tolerance(leaf)
         evidence, lengths = self._evidence(leaf), diagnosis.lengths_of(self._survey.args)
-        ones = self._ones()
+        ones = self._reference.ones()
 
         def at(spans):
             return self._measure_spans(ones, spans)
