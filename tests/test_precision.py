@@ -186,7 +186,20 @@ def test_zero_is_zero_only_if_nothing_else_will_do():
         assert large.verdict == "inconclusive"
     relu = gradcheck.check(jax.nn.relu, jnp.float32(-0.5))
     assert relu.verdict == "pass"
-    assert relu.leaves[0].diagnosis == "zero: f is constant around it"
+    assert relu.leaves[0].diagnosis == "zero: f is constant around it, to its last digit"
+    assert "missed" not in str(relu)
+
+
+def test_what_float32_shows_no_change_of_may_change():
+    """The sine is there, and its gradient is not zero; a sum of 1e9 has no digits for it."""
+
+    @jax.custom_vjp
+    def f(x, unused):
+        return jnp.sum(jnp.sin(x.astype(FLOAT32))) + jnp.float32(1e9)
+
+    f.defvjp(lambda x, y: (f(x, y), None), lambda _, c: (jnp.zeros(8, FLOAT32),) * 2)
+    report = gradcheck.check(f, normal(8), normal(8), argnums=(1, 0))
+    assert [leaf.verdict for leaf in report.leaves] == ["pass", "inconclusive"]
 
 
 def test_every_leaf_has_the_tolerance_of_its_dtype():

@@ -64,7 +64,14 @@ def examine(program: core.ClosedJaxpr, differentiated: Sequence[bool]) -> Traits
     return Traits(narrowest, epsilon, tiny, stepped, tuple(found.draws))
 
 
-def _walk(jaxpr: core.Jaxpr, differentiated: Iterable[bool], found: _Findings) -> None:
+def is_reached(program: core.ClosedJaxpr, position: int) -> bool:
+    """Returns whether any result may depend on the argument at this position."""
+    only = [place == position for place in range(len(program.jaxpr.invars))]
+    return any(_walk(program.jaxpr, only, _Findings(set(), set(), [], [])))
+
+
+def _walk(jaxpr: core.Jaxpr, differentiated: Iterable[bool], found: _Findings) -> list[bool]:
+    """Notes what is found on the way, and returns which results are reached."""
     reached = {v for v, flag in zip(jaxpr.invars, differentiated, strict=True) if flag}
     found.dtypes.update(map(_real_dtype, filter(_is_inexact, reached)))
     for equation in jaxpr.eqns:
@@ -72,13 +79,18 @@ def _walk(jaxpr: core.Jaxpr, differentiated: Iterable[bool], found: _Findings) -
         flags = [not isinstance(v, core.Literal) and v in reached for v in equation.invars]
         if name in _RANDOM:
             found.draws.extend((name, str(v.aval)) for v in equation.outvars)
+        results = [any(flags)] * len(equation.outvars)
         for inner in _programs_in(equation):
             # A loop hands its results on to itself: then all are taken to be reached.
             one_by_one = name in _CALLS and len(inner.invars) == len(flags)
-            _walk(inner, flags if one_by_one else [any(flags)] * len(inner.invars), found)
+            of_inner = _walk(
+                inner, flags if one_by_one else [any(flags)] * len(inner.invars), found
+            )
+            if one_by_one and len(of_inner) == len(results):
+                results = of_inner
+        reached.update(v for v, flag in zip(equation.outvars, results, strict=True) if flag)
         if not any(flags):
             continue
-        reached.update(equation.outvars)
         inexact = [v for v in equation.outvars if _is_inexact(v)]
         found.dtypes.update(map(_real_dtype, inexact))
         found.primitives.add(name)
@@ -86,6 +98,7 @@ def _walk(jaxpr: core.Jaxpr, differentiated: Iterable[bool], found: _Findings) -
             found.primitives.add("to integers")
         if name == "reduce_precision":
             found.mantissas.append(equation.params["mantissa_bits"])
+    return [not isinstance(v, core.Literal) and v in reached for v in jaxpr.outvars]
 
 
 def _programs_in(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:

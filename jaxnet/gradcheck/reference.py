@@ -55,7 +55,7 @@ class Programs:
         """Wraps ``f`` anew, so that nothing compiled of it before is mistaken for it."""
         self._value = jax.jit(lambda args: f(*args))
         self._value_and_gradient = jax.jit(lambda args: jax.value_and_grad(f, argnums)(*args))
-        self._argnums = {argnums} if isinstance(argnums, int) else set(argnums)
+        self._numbers = (argnums,) if isinstance(argnums, int) else argnums
 
         def value_of_leaves(argument, leaves, rest):
             return f(*argument.join(leaves, rest))
@@ -70,12 +70,19 @@ class Programs:
 
     def traits(self, args: tuple[Any, ...]) -> Traits:
         """Returns what becomes of the differentiated arguments on their way through the program."""
-        differentiated = [
-            number in self._argnums
-            for number, arg in enumerate(args)
-            for _ in range(len(jax.tree.leaves(arg)))
-        ]
-        return precision.examine(self._value.trace(args).jaxpr, differentiated)
+        places = set(self._places(args))
+        program = self._value.trace(args).jaxpr
+        return precision.examine(program, [i in places for i in range(len(program.jaxpr.invars))])
+
+    def is_used(self, args: tuple[Any, ...], leaf: int) -> bool:
+        """Returns whether the value may depend on a leaf of the differentiated arguments."""
+        return precision.is_reached(self._value.trace(args).jaxpr, self._places(args)[leaf])
+
+    def _places(self, args: tuple[Any, ...]) -> list[int]:
+        """Returns where the differentiated leaves are among all."""
+        counts = [len(jax.tree.leaves(arg)) for arg in args]
+        starts = [sum(counts[:number]) for number in range(len(args))]
+        return [starts[n] + i for n in self._numbers for i in range(counts[n])]
 
     def evaluate(self, args: tuple[Any, ...]) -> "Evaluation":
         """Returns the value, and the gradient of `jax.grad` if there is one."""
@@ -208,6 +215,11 @@ class Reference:
                 f"rounding): measured in its own dtype"
             )
         return found, ""
+
+    def is_used(self, leaf: int) -> bool:
+        """Returns whether the value may depend on a leaf, by the program."""
+        with self.precision():
+            return self._programs.is_used(self._argument.join(self._leaves, self._rest), leaf)
 
     def gradient_nearby(self) -> list[np.ndarray] | None:
         """Returns `gradient` where all leaves are changed in the last half of their digits.

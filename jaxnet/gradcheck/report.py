@@ -44,7 +44,8 @@ class LeafReport(NamedTuple):
       error: estimate of the error of the gradient.
       interval: where it lies, but for a chance of one in a million at either end.
       bar: by how much the differences themselves may be off.
-      miss: chance that an error above the tolerance would have looked as small as this one.
+      miss: chance that an error above the tolerance would have looked as small as this one; NaN
+        where the gradient is zero, and has no relative error.
       sees: smallest further error that would certainly have failed.
       autodiff_error: of the given gradient against `jax.grad`, at every coordinate; None if no
         gradient was given.
@@ -138,8 +139,9 @@ class Report(NamedTuple):
         line = f"{self.verdict}: {self.subject} in {self.dtype}, differences in {self.reference}, "
         tolerances = sorted({leaf.tolerance for leaf in self.leaves} or {self.tolerance})
         line += f"relative tolerance {' and '.join(f'{each:g}' for each in tolerances)}"
-        if self.verdict == PASS:
-            miss = max(leaf.miss for leaf in self.leaves)
+        chances = [leaf.miss for leaf in self.leaves if not math.isnan(leaf.miss)]
+        if self.verdict == PASS and chances:
+            miss = max(chances)
             line += f"; an error above it would be missed with a chance of {_chance(miss)}"
         return [line, *self.notes]
 

@@ -189,8 +189,12 @@ class Run:
         jump = float(np.max(self._slopes(leaf)[0].jump))
         if self._is_zero(leaf, evidence):
             exact = evidence.given_norm == 0 == _norm(evidence.numerical)
-            cause = "zero: f is constant around it" if exact else "zero, up to rounding"
-            return judged._replace(verdict=PASS, error=0.0, miss=0.0), cause
+            cause = (
+                "zero: f is constant around it, to its last digit"
+                if exact
+                else "zero, up to rounding"
+            )
+            return judged._replace(verdict=PASS, error=0.0, miss=np.nan), cause
         if judged.verdict == FAIL and self._is_rounding(leaf, evidence):
             cause = f"right in float64; rounding in {name.dtype} exceeds the tolerance"
             return judged._replace(verdict=INCONCLUSIVE), cause
@@ -209,6 +213,8 @@ class Run:
             return "f is not deterministic"
         if jump:
             return f"a kink: the slopes on its two sides differ by {jump:.3g}"
+        if not np.any(self._slopes(leaf)[0].value):
+            return "f does not change by a single digit, which tells too little"
         if judged.bar > self._tolerance(leaf):
             return f"differences are uncertain by {judged.bar:.1e} of the norm"
         return f"the error is too close to the tolerance ({judged.interval.low:.1e} or more)"
@@ -220,7 +226,9 @@ class Run:
             given = _norm(evidence.given)
         anchor_norm = 0.0 if evidence.anchor is None else evidence.anchor_norm
         if given == anchor_norm == _norm(evidence.numerical) == 0:
-            return bool(np.isfinite(evidence.bars).all())
+            # To all digits of a narrow dtype, what changes by less is constant, too.
+            is_known = not self._reference.is_narrow or not self._reference.is_used(leaf)
+            return is_known and bool(np.isfinite(evidence.bars).all())
         if evidence.anchor is None or self._anchor is None or self._reference.is_narrow:
             return False
         columns = (evidence.numerical, evidence.anchor)
