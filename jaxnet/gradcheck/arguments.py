@@ -184,7 +184,9 @@ def examine(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequenc
         found = jax.tree_util.tree_leaves_with_path(args[number])
         if not found:
             raise ValueError(f"{names[number]} must hold arrays, got none")
-        leaves += [_examine_leaf(names[number] + _keystr(path), leaf) for path, leaf in found]
+        leaves += [
+            _examine_leaf(names[number] + jax.tree_util.keystr(path), leaf) for path, leaf in found
+        ]
     chosen = argnums if isinstance(argnums, int | np.integer) else numbers
     return Argument(chosen, jax.tree.structure(select(args, chosen)), tuple(leaves))  # pyright: ignore
 
@@ -297,10 +299,6 @@ def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
             break
         names[number] = parameter.name
     return names
-
-
-def _keystr(path: Any) -> str:
-    return jax.tree_util.keystr(path)
 
 
 def _as_tuple(argnums: int | Sequence[int]) -> tuple[int, ...]:

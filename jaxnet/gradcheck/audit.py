@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnet.gradcheck import arguments, differences
 from jaxnet.gradcheck.arguments import Argument, Constants
-from jaxnet.gradcheck.reference import Programs
+from jaxnet.gradcheck.reference import Programs, first_line
 from jaxnet.gradcheck.report import Report
 from jaxnet.gradcheck.run import Options, Run, Subject, itemsize, project
 from jaxnet.gradcheck.survey import LastSurvey
@@ -18,7 +18,6 @@ from jaxnet.gradcheck.survey import LastSurvey
 # What gradients are good for, by the bytes of an element: a float32 gradient of a deep network
 # carries rounding errors of 1e-6 to 1e-4 of its norm, one of bfloat16 up to a percent or two.
 _TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-5}
-_LEAST_TOLERANCE = 1.0  # times the spacing of the gradient's dtype: half a unit in every place
 _KEPT = 4  # programs, for as many settings of the arguments that are no arrays
 
 
@@ -159,7 +158,7 @@ def make_options(
         for leaf in argument.leaves
     )
     widest = max(argument.leaves, key=lambda leaf: itemsize(leaf.dtype)).dtype
-    least = _LEAST_TOLERANCE * float(jnp.finfo(widest).eps)
+    least = float(jnp.finfo(widest).eps)
     if min(tolerances) < least:
         raise ValueError(
             f"tolerance must be {least:.1g} or more, which is what {widest} resolves, "
@@ -193,8 +192,3 @@ def _relative(error: np.ndarray, right: np.ndarray) -> float:
 
 def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
-def first_line(error: Exception) -> str:
-    """Returns what an exception says first."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

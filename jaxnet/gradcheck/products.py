@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnet.gradcheck import arguments, audit, differences
 from jaxnet.gradcheck.arguments import Argument
-from jaxnet.gradcheck.reference import Programs
+from jaxnet.gradcheck.reference import Programs, first_line
 from jaxnet.gradcheck.report import Report
 from jaxnet.gradcheck.run import Run, Subject
 from jaxnet.gradcheck.survey import Survey
@@ -283,4 +283,4 @@ def _why(error: Exception) -> str:
     """Returns why there is no forward mode."""
     if "custom_vjp" in str(error):
         return "it has a jax.custom_vjp, which defines reverse mode only"
-    return audit.first_line(error)
+    return first_line(error)

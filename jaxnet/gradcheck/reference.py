@@ -199,11 +199,8 @@ class Reference:
                 found = self._programs.evaluate(wide_args)
                 draws = self._programs.traits(wide_args).draws
         except Exception as error:  # whatever a function makes of another dtype
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            return (
-                None,
-                f"f does not take float64 ({_shorten(reason[0])}): measured in its own dtype",
-            )
+            reason = _shorten(first_line(error))
+            return None, f"f does not take float64 ({reason}): measured in its own dtype"
         if draws != self._programs.traits(args).draws:
             return None, "f draws other random numbers in float64: measured in its own dtype"
         wide = float(found.value)
@@ -459,3 +456,8 @@ def _padded(column: np.ndarray) -> np.ndarray:
 
 def _shorten(text: str, length: int = 120) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an exception says first."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
