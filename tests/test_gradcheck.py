@@ -931,3 +931,12 @@ def test_keys_of_both_kinds_draw_directions():
     x = jnp.ones(30, DTYPE)
     new, old = jax.random.key(1), jax.random.PRNGKey(1)
     assert gradcheck.check(smooth, x, key=new) == gradcheck.check(smooth, x, key=old)
+
+
+def test_the_form_of_a_call_is_told_in_words():
+    with pytest.raises(ValueError, match="must be given the arguments where it is to be audited"):
+        gradcheck.check(smooth)
+    with pytest.raises(ValueError, match=r"must return a scalar, got an array of shape \(3,\)"):
+        gradcheck.check(jnp.sin, jnp.ones(3, DTYPE))
+    with pytest.raises(ValueError, match=r"must return a scalar, got PyTreeDef\(\(\*, \*\)\)"):
+        gradcheck.check(lambda x: (x, x), jnp.ones((), DTYPE))

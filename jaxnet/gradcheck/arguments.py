@@ -172,6 +172,8 @@ def examine(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequenc
     numbers = _as_tuple(argnums)
     if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers):
         raise TypeError(f"argnums must be integers, got {argnums!r}")
+    if not args:
+        raise ValueError("f must be given the arguments where it is to be audited, got none")
     if not numbers or not all(0 <= number < len(args) for number in numbers):
         raise ValueError(f"argnums must be from 0 to {len(args) - 1}, got {argnums}")
     if len(set(numbers)) < len(numbers):

@@ -241,8 +241,10 @@ def check_result(f: Callable[..., Any], args: tuple[Any, ...]) -> None:
       TypeError: a result that is not floating-point.
     """
     result = jax.eval_shape(lambda *args: f(*args), *args)
-    if not isinstance(result, jax.ShapeDtypeStruct) or result.shape != ():
-        raise ValueError(f"f must return a scalar, got {result}")
+    if not isinstance(result, jax.ShapeDtypeStruct):
+        raise ValueError(f"f must return a scalar, got {jax.tree.structure(result)}")
+    if result.shape != ():
+        raise ValueError(f"f must return a scalar, got an array of shape {result.shape}")
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"f must return a real floating-point number, got {result.dtype}")
 
