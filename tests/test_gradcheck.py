@@ -938,5 +938,5 @@ def test_the_form_of_a_call_is_told_in_words():
         gradcheck.check(smooth)
     with pytest.raises(ValueError, match=r"must return a scalar, got an array of shape \(3,\)"):
         gradcheck.check(jnp.sin, jnp.ones(3, DTYPE))
-    with pytest.raises(ValueError, match=r"must return a scalar, got PyTreeDef\(\(\*, \*\)\)"):
+    with pytest.raises(ValueError, match=r"must return a scalar, got \('float\d\d\[\]', 'float"):
         gradcheck.check(lambda x: (x, x), jnp.ones((), DTYPE))

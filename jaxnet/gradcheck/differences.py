@@ -242,7 +242,8 @@ def check_result(f: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """
     result = jax.eval_shape(lambda *args: f(*args), *args)
     if not isinstance(result, jax.ShapeDtypeStruct):
-        raise ValueError(f"f must return a scalar, got {jax.tree.structure(result)}")
+        found = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
+        raise ValueError(f"f must return a scalar, got {found}")
     if result.shape != ():
         raise ValueError(f"f must return a scalar, got an array of shape {result.shape}")
     if not jnp.issubdtype(result.dtype, jnp.floating):
