@@ -2,6 +2,8 @@
 
   python results/gradcheck/measure.py                    everything, some hours on two cores
   python results/gradcheck/measure.py detection          wrong gradients of the network on MNIST
+  python results/gradcheck/measure.py small              the same of a small one, on the digits
+  python results/gradcheck/measure.py coordinates        gradients that are wrong in one coordinate
   python results/gradcheck/measure.py alarms             right gradients of 2,000 random functions
   python results/gradcheck/measure.py bfloat16           both, in bfloat16
   python results/gradcheck/measure.py cost               time and memory
@@ -41,30 +43,47 @@ HERE = Path(__file__).parent
 SEEDS = 3
 PEERS_EVERY = 10
 LEAST = 0.01  # of a leaf's norm: a fault that changes less may pass
+SMALL = (64, 16, 16, 10)  # PyTorch's slow mode asks for the loss twice a coordinate
+COORDINATE = 1e-3  # of a leaf's norm
 
 
 # --- wrong gradients of the network ---------------------------------------------------------------
 
 
 def detection(flags: argparse.Namespace) -> dict[str, Any]:
-    """Plants every fault in every state, and asks every checker."""
-    dataset = data.load("mnist", validation_split=0, dtype=np.float32)
+    """Plants every fault in every state of the network on MNIST, and asks every checker."""
+    return detect("detection", "mnist", states.SIZES, torch_modes=("fast",))
+
+
+def small(flags: argparse.Namespace) -> dict[str, Any]:
+    """The same of a network that is small enough for PyTorch's slow mode, on the digits."""
+    if peers.available():
+        peers.use_one_thread()  # ten times as fast as two, on matrices as small as these
+    return detect("small", "digits", SMALL, torch_modes=("fast", "slow"))
+
+
+def detect(
+    name: str, dataset: str, sizes: tuple[int, ...], torch_modes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns what every checker says of every fault in every state of a network."""
+    examples = data.load(dataset, validation_split=0, dtype=np.float32)
     check = gradcheck.make_check(mlp.loss)
-    kept = Kept("detection")
+    kept = Kept(name)
     done = {(row["state"], row["fault"]) for row in kept.rows}
-    for state in states.states(dataset, range(SEEDS)):
+    for state in states.states(examples, range(SEEDS), sizes):
         params, *batch = state[1:]
         subjects = {"none": backprop.value_and_grad, **plantable(params)}
-        for name, value_and_grad in tqdm.tqdm(subjects.items(), desc=state.name, disable=None):
-            if (state.name, name) not in done:
-                row: dict[str, Any] = {"state": state.name, "fault": name}
+        for fault, value_and_grad in tqdm.tqdm(subjects.items(), desc=state.name, disable=None):
+            if (state.name, fault) not in done:
+                row: dict[str, Any] = {"state": state.name, "fault": fault}
                 row["size"] = size(value_and_grad, params, batch)
-                kept.keep(row | verdicts(check, value_and_grad, params, batch))
+                kept.keep(row | verdicts(check, value_and_grad, params, batch, torch_modes))
     right = [row for row in kept.rows if row["fault"] == "none"]
     rows = [row for row in kept.rows if row["fault"] != "none"]
     kept.forget()
     return {
-        "network": states.SIZES,
+        "network": sizes,
+        "dataset": dataset,
         "images": states.IMAGES,
         "seeds": SEEDS,
         "summary": summarise(right, rows),
@@ -94,9 +113,8 @@ def size(value_and_grad, params, batch) -> float | str:
     return float(largest) if np.isfinite(largest) else "nan"
 
 
-def verdicts(check, value_and_grad, params, batch) -> dict[str, Any]:
+def verdicts(check, value_and_grad, params, batch, torch_modes) -> dict[str, Any]:
     """Returns what each checker says of a gradient, and in how many seconds."""
-
     gradient = gradient_of(value_and_grad)
     start = time.perf_counter()
     report = check(params, *batch, gradient=gradient)
@@ -107,10 +125,10 @@ def verdicts(check, value_and_grad, params, batch) -> dict[str, Any]:
         verdict = peers.jax_check_grads(mlp.loss, gradient, (params, *batch), x64)
         found[name] = "pass" if verdict.passed else "fail"
         found[f"{name}_s"] = verdict.seconds
-    if peers.available():
-        verdict = peers.torch_gradcheck(value_and_grad, params, *batch)
-        found["torch float64, fast"] = "pass" if verdict.passed else "fail"
-        found["torch float64, fast_s"] = verdict.seconds
+    for mode in torch_modes if peers.available() else ():
+        verdict = peers.torch_gradcheck(value_and_grad, params, *batch, fast_mode=mode == "fast")
+        found[f"torch float64, {mode}"] = "pass" if verdict.passed else "fail"
+        found[f"torch float64, {mode}_s"] = verdict.seconds
     return found
 
 
@@ -142,6 +160,65 @@ def summarise(right, rows) -> dict[str, Any]:
             "median seconds": statistics.median(seconds),
         }
     return summary
+
+
+# --- gradients that are wrong in one coordinate ---------------------------------------------------
+
+
+def coordinates(flags: argparse.Namespace) -> dict[str, Any]:
+    """Spoils one coordinate of each leaf, in float64, and looks for it in two ways.
+
+    The wrong gradient is that of a function which brings it along (a `jax.custom_vjp`): nothing
+    but differences knows better. Then it is one that is handed over, and `jax.grad` is right.
+    """
+    dataset = data.load("mnist", validation_split=0, dtype=np.float32)
+    brought = peers.attach(
+        lambda params, inputs, targets, error: mlp.loss(params, inputs, targets), spoilt
+    )
+    checks = {"brought along": gradcheck.make_check(brought)}
+    checks["handed over"] = gradcheck.make_check(mlp.loss)
+    rows = []
+    trained = list(states.states(dataset, range(SEEDS)))
+    with jax.enable_x64(True):
+        for number, state in enumerate(tqdm.tqdm(trained, disable=None)):
+            args = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), state[1:])
+            right, structure = jax.tree.flatten(jax.grad(mlp.loss)(*args))
+            rng = np.random.default_rng(number)
+            for index, leaf in enumerate(right):
+                place = tuple(int(rng.integers(length)) for length in leaf.shape)
+                errors = [jnp.zeros_like(each) for each in right]
+                amount = COORDINATE * jnp.linalg.norm(leaf)
+                errors[index] = errors[index].at[place].set(amount)
+                error = structure.unflatten(errors)
+                reports = {
+                    "brought along": checks["brought along"](*args, error),
+                    "handed over": checks["handed over"](*args, gradient=spoilt(*args, error)),
+                }
+                for way, report in reports.items():
+                    found = report.leaves[index]
+                    worst = found.location.worst[0].path if found.location else None
+                    others = {each.verdict for each in report.leaves if each is not found}
+                    row = {"state": state.name, "coordinate": f"{found.path}{list(place)}"}
+                    row |= {"way": way, "verdict": found.verdict, "named": worst}
+                    rows.append(row | {"other leaves": sorted(others)})
+    summary = {
+        way: {
+            "spoilt": sum(row["way"] == way for row in rows),
+            "failed": sum(row["way"] == way and row["verdict"] == "fail" for row in rows),
+            "named": sum(row["way"] == way and row["named"] == row["coordinate"] for row in rows),
+            "other leaves that did not pass": sum(
+                row["way"] == way and row["other leaves"] != ["pass"] for row in rows
+            ),
+        }
+        for way in checks
+    }
+    return {"error, of the leaf's norm": COORDINATE, "summary": summary, "rows": rows}
+
+
+@jax.jit
+def spoilt(params, inputs, targets, error) -> Any:
+    """Returns the gradient of the network's loss, and an error."""
+    return jax.tree.map(jnp.add, jax.grad(mlp.loss)(params, inputs, targets), error)
 
 
 # --- right gradients of random functions ----------------------------------------------------------
@@ -448,6 +525,8 @@ def error_map(plots: Any, mpl: Any, style: Any) -> None:
 
 PARTS = {
     "detection": detection,
+    "small": small,
+    "coordinates": coordinates,
     "alarms": alarms,
     "bfloat16": bfloat16,
     "cost": cost,

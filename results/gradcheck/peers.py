@@ -86,6 +86,13 @@ def available() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def use_one_thread() -> None:
+    """Has PyTorch use one thread from now on."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def torch_gradcheck(
     value_and_grad: Callable[..., tuple[jax.Array, Params]],
     params: Params,

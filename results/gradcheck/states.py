@@ -1,4 +1,4 @@
-"""The states of the network 784-256-128-10 in which audits of its gradient are compared.
+"""The states of a network, during its training, in which audits of its gradient are compared.
 
 python results/gradcheck/states.py        prints them, with the time that they took
 """
@@ -29,7 +29,7 @@ class State(NamedTuple):
     Attributes:
       name: initialisation, seed and steps.
       params: float32 layers.
-      inputs: ``(256, 784)`` float32, of the training set.
+      inputs: ``(256, pixels)`` float32, of the training set.
       targets: ``(256, 10)`` float32.
     """
 
@@ -39,7 +39,9 @@ class State(NamedTuple):
     targets: jax.Array
 
 
-def states(dataset: data.Dataset, seeds: Iterable[int]) -> Iterator[State]:
+def states(
+    dataset: data.Dataset, seeds: Iterable[int], sizes: tuple[int, ...] = SIZES
+) -> Iterator[State]:
     """Yields, for each seed and initialisation, the network after 0, 50, 300 and 3,000 steps.
 
     Adam at a learning rate of 1e-3, batches of 128, the training set in a new order every epoch.
@@ -51,7 +53,7 @@ def states(dataset: data.Dataset, seeds: Iterable[int]) -> Iterator[State]:
         rng = np.random.default_rng(seed)
         audited = rng.permutation(len(train[0]))[:IMAGES]
         for scheme in mlp.SCHEMES:
-            params = mlp.init(jax.random.key(seed), SIZES, scheme=scheme, dtype=jnp.float32)
+            params = mlp.init(jax.random.key(seed), sizes, scheme=scheme, dtype=jnp.float32)
             optimizer_state = optimizer.init(params)
             batches = _batches(np.random.default_rng([seed, 1]), len(train[0]))
             done = 0
