@@ -1,0 +1,335 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnet import backprop, mlp, optimizers
+
+DTYPE = jnp.result_type(float)
+INPUTS = jnp.array([[1, 3, 2], [1, -2, -3]], DTYPE)  # x0 = 1, and the slide's two points
+TARGETS = jnp.array([1, 0], DTYPE)
+START = jnp.array([-1, 0.5, 0.1], DTYPE)
+
+
+def linear(w, inputs, targets):
+    return jnp.mean((inputs @ w - targets) ** 2)
+
+
+def sigmoid(w, inputs, targets):
+    return jnp.mean((jax.nn.sigmoid(inputs @ w) - targets) ** 2)
+
+
+def first(w):
+    """The slide's (y - t)^2 of its first point."""
+    return (INPUTS[0] @ w - 1) ** 2
+
+
+SEARCHES = {
+    "random": optimizers.random_search(guesses=100),
+    "coordinate": optimizers.coordinate_descent(),
+}
+DESCENTS = {
+    "gradient": optimizers.gradient_descent(0.05),
+    "momentum": optimizers.from_optax(optax.sgd(0.02, momentum=0.9)),
+    "adam": optimizers.from_optax(optax.adam(0.1)),
+    "lbfgs": optimizers.from_optax(optax.lbfgs()),
+}
+RUNGS = {
+    **{name: (optimizer, lambda loss: loss) for name, optimizer in SEARCHES.items()},
+    **{name: (optimizer, jax.value_and_grad) for name, optimizer in DESCENTS.items()},
+    "forward": (
+        optimizers.gradient_descent(0.05),
+        lambda loss: optimizers.numerical(loss, "forward"),
+    ),
+    "central": (optimizers.gradient_descent(0.05), optimizers.numerical),
+}
+
+
+@pytest.mark.parametrize("loss", [linear, sigmoid])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_every_rung_solves_the_two_points(rung, loss, optax_dtypes):
+    optimizer, objective_of = RUNGS[rung]
+    params, history = optimizers.minimize(
+        optimizer, objective_of(loss), START, INPUTS, TARGETS, key=jax.random.key(0), steps=400
+    )
+    assert loss(params, INPUTS, TARGETS) < 0.005
+    assert history.values.shape == history.calls.shape == (400,)
+    assert np.all(np.diff(history.calls) > 0)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_every_rung_takes_any_pytree(rung, optax_dtypes):
+    params = mlp.init(jax.random.key(0), (3, 2, 1))
+    optimizer, objective_of = RUNGS[rung]
+    after, history = optimizers.minimize(
+        optimizer,
+        objective_of(mlp.loss),
+        params,
+        INPUTS,
+        TARGETS[:, None],
+        key=jax.random.key(1),
+        steps=100,
+    )
+    assert jax.tree.structure(after) == jax.tree.structure(params)
+    assert [leaf.dtype for leaf in jax.tree.leaves(after)] == [DTYPE] * 4
+    assert mlp.loss(after, INPUTS, TARGETS[:, None]) < mlp.loss(params, INPUTS, TARGETS[:, None])
+    assert np.isfinite(history.values[-1])
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_seeds_are_vectorised(rung, optax_dtypes):
+    optimizer, objective_of = RUNGS[rung]
+
+    def search(key):
+        return optimizers.minimize(
+            optimizer, objective_of(sigmoid), START, INPUTS, TARGETS, key=key, steps=5
+        )
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    together, alone = jax.vmap(search)(keys), [search(key) for key in keys]
+    for i, each in enumerate(alone):
+        for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(each), strict=True):
+            np.testing.assert_allclose(ours[i], theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_same_minimisation_is_compiled_once():
+    optimizer, traced = optimizers.random_search(10), []
+
+    def loss(w):
+        traced.append(1)
+        return jnp.sum(w**2)
+
+    for seed in range(3):
+        optimizers.minimize(optimizer, loss, START, key=jax.random.key(seed), steps=5)
+    assert len(traced) == 1
+
+
+# --- Random guessing ------------------------------------------------------------------------------
+
+
+def test_random_search_keeps_the_best_of_what_it_guessed():
+    optimizer, key = optimizers.random_search(guesses=50, scale=2.0), jax.random.key(3)
+    seen = []
+
+    def loss(w):
+        value = jnp.sum((w - 0.3) ** 2)
+        jax.debug.callback(lambda w: seen.append(np.array(w)), w, ordered=False)
+        return value
+
+    params, state = optimizer.step(key, loss, START, optimizer.init(START))
+    jax.effects_barrier()
+    guesses = np.concatenate([np.atleast_2d(each) for each in seen])
+    assert guesses.shape == (50, 3)
+    best = guesses[np.argmin(np.sum((guesses - 0.3) ** 2, axis=1))]
+    np.testing.assert_allclose(params, best, rtol=1e-6)
+    assert np.abs(guesses).max() < 2
+    assert np.abs(guesses).max() > 1.5
+    assert state.calls == 50
+
+
+def test_random_search_never_gets_worse():
+    _, history = optimizers.minimize(
+        optimizers.random_search(),
+        sigmoid,
+        START,
+        INPUTS,
+        TARGETS,
+        key=jax.random.key(0),
+        steps=200,
+    )
+    assert np.all(np.diff(history.values) <= 0)
+
+
+def test_guess_that_is_nan_is_never_the_best():
+    def loss(w):
+        return jnp.where(w[0] > 0, jnp.nan, jnp.sum(w**2))
+
+    params, history = optimizers.minimize(
+        optimizers.random_search(20), loss, START, key=jax.random.key(0), steps=5
+    )
+    assert params[0] <= 0
+    assert np.isfinite(history.values).all()
+
+
+# --- Coordinate descent ---------------------------------------------------------------------------
+
+
+def test_slides_walk_by_hand():
+    assert first(START) == pytest.approx((0.7 - 1) ** 2, rel=1e-5)
+    assert first(jnp.array([-0.7, 0.5, 0.1], DTYPE)) == pytest.approx(0, abs=1e-12)
+    assert first(jnp.array([-1, 0.6, 0.1], DTYPE)) == pytest.approx(0, abs=1e-12)
+    # "Adding 0.1 to w1 makes 0.7" is a slip: w1 would have come from 0.6, and y would be 1.3.
+    assert INPUTS[0] @ jnp.array([-1, 0.7, 0.1], DTYPE) == pytest.approx(1.3)
+
+
+def test_slides_walk_by_the_optimizer():
+    optimizer = optimizers.coordinate_descent()
+    reached = set()
+    for seed in range(20):
+        params, state = optimizer.step(jax.random.key(seed), first, START, optimizer.init(START))
+        assert state.value == pytest.approx(0, abs=1e-12)
+        reached.add(tuple(np.round(np.asarray(params, float), 4).tolist()))
+    assert reached == {(-0.7, 0.5, 0.1), (-1.0, 0.6, 0.1), (-1.0, 0.5, 0.25)}
+
+
+def test_coordinate_descent_moves_one_coordinate_a_step_and_counts_what_it_asks():
+    optimizer, params = optimizers.coordinate_descent(), START
+    state, asked = optimizer.init(params), []
+
+    def loss(w):
+        jax.debug.callback(lambda w: asked.append(w), w)
+        return sigmoid(w, INPUTS, TARGETS)
+
+    for number in range(10):
+        before, value = params, state.value
+        params, state = jax.jit(optimizer.step, static_argnums=1)(
+            jax.random.key(number), loss, params, state
+        )
+        jax.effects_barrier()
+        assert np.sum(np.asarray(before) != np.asarray(params)) <= 1
+        assert state.value <= value
+        assert state.calls == len(asked)
+
+
+# --- Gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["central", "forward"])
+def test_numerical_gradient_is_jax_grads(scheme):
+    params = mlp.init(jax.random.key(0), (3, 4, 1))
+    args = (params, INPUTS, TARGETS[:, None])
+    value, gradient = jax.jit(optimizers.numerical(mlp.loss, scheme))(*args)
+    right_value, right = jax.value_and_grad(mlp.loss)(*args)
+    assert value == right_value
+    error = {"central": 0.5, "forward": 5}[scheme] * float(jnp.finfo(DTYPE).eps) ** (
+        {"central": 2 / 3, "forward": 1 / 2}[scheme]
+    )
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=error)
+
+
+def test_gradient_descent_is_the_slides_update():
+    optimizer = optimizers.gradient_descent(0.1)
+    params, state = optimizer.step(
+        jax.random.key(0), jax.value_and_grad(first), START, optimizer.init(START)
+    )
+    np.testing.assert_allclose(params, START - 0.1 * jax.grad(first)(START), rtol=1e-6)
+    assert (state.value, state.calls) == (first(START), 1)
+
+
+def test_hand_written_and_automatic_gradients_walk_the_same_way():
+    params = mlp.init(jax.random.key(0), (3, 4, 1))
+    args = (params, INPUTS, TARGETS[:, None])
+    optimizer, key = optimizers.gradient_descent(0.5), jax.random.key(0)
+    hand, auto = (
+        optimizers.minimize(optimizer, objective, *args, key=key, steps=50)[1].values
+        for objective in (backprop.value_and_grad, jax.value_and_grad(mlp.loss))
+    )
+    np.testing.assert_allclose(hand, auto, rtol=1e-4)
+
+
+def test_lbfgs_counts_the_calls_of_its_line_search():
+    optimizer, asked = optimizers.from_optax(optax.lbfgs()), []
+
+    def loss(w):
+        return jnp.sum((w**2 - 1) ** 2)
+
+    def counted(w):
+        jax.debug.callback(lambda w: asked.append(w), w)
+        return jax.value_and_grad(loss)(w)
+
+    _, history = optimizers.minimize(optimizer, counted, START, key=jax.random.key(0), steps=10)
+    jax.effects_barrier()
+    assert history.calls[-1] == len(asked)
+    assert history.calls[-1] > 10
+    assert history.values[-1] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("scheme", "cost"), [("value", 1), ("forward", 22), ("central", 43), ("analytical", 3)]
+)
+def test_cost_of_a_call_in_losses(scheme, cost):
+    params = mlp.init(jax.random.key(0), (3, 4, 1))  # 3 * 4 + 4 + 4 + 1 = 21
+    assert optimizers.losses_per_call(scheme, params) == cost
+
+
+def test_numerical_asks_for_as_many_losses_as_it_says():
+    asked = []
+
+    def loss(w):
+        jax.debug.callback(lambda w: asked.append(w), w)
+        return jnp.sum(w**2)
+
+    for scheme in ("forward", "central"):
+        asked.clear()
+        jax.jit(optimizers.numerical(loss, scheme))(START)
+        jax.effects_barrier()
+        assert len(asked) == optimizers.losses_per_call(scheme, START)
+
+
+# --- The door -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (jnp.zeros((0, 3), DTYPE), ValueError, "must have a coordinate"),
+        ((), ValueError, "must have a coordinate"),
+        (jnp.arange(3), TypeError, "floating-point arrays, got int"),
+        ((1.0, 2.0), TypeError, "floating-point arrays, got float"),
+    ],
+)
+def test_parameters_that_cannot_be_optimized_are_refused(rung, params, error, message):
+    with pytest.raises(error, match=message):
+        RUNGS[rung][0].init(params)
+
+
+@pytest.mark.parametrize("rung", ["random", "coordinate", "central"])
+def test_objective_must_be_a_scalar(rung):
+    optimizer, objective_of = RUNGS[rung]
+    with pytest.raises(ValueError, match=r"must return a scalar, got shape \(3,\)"):
+        optimizers.minimize(
+            optimizer, objective_of(lambda w: w), START, key=jax.random.key(0), steps=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "objective", "message"),
+    [
+        (DESCENTS["gradient"], first, "must return its value and gradient"),
+        (DESCENTS["gradient"], lambda w: (first(w), (w, w)), "gradient must be a pytree like"),
+        (SEARCHES["random"], jax.value_and_grad(first), "search must return a scalar, got tuple"),
+    ],
+)
+def test_objective_must_return_what_the_optimizer_asks_for(optimizer, objective, message):
+    with pytest.raises(TypeError, match=message):
+        optimizers.minimize(optimizer, objective, START, key=jax.random.key(0), steps=1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optimizers.random_search(guesses=0),
+        lambda: optimizers.random_search(scale=-1.0),
+        lambda: optimizers.coordinate_descent(step=0.0),
+        lambda: optimizers.gradient_descent(float("nan")),
+        lambda: optimizers.numerical(first, step=0.0),
+    ],
+)
+def test_options_must_be_positive(make):
+    with pytest.raises(ValueError, match="must be positive, got"):
+        make()
+
+
+def test_unknown_schemes_are_refused():
+    with pytest.raises(ValueError, match="scheme must be central or forward, got 'both'"):
+        optimizers.numerical(first, "both")
+    with pytest.raises(ValueError, match="scheme must be one of value, forward"):
+        optimizers.losses_per_call("both", START)
+
+
+def test_steps_must_be_positive():
+    with pytest.raises(ValueError, match="steps must be 1 or more, got 0"):
+        optimizers.minimize(SEARCHES["random"], first, START, key=jax.random.key(0), steps=0)
