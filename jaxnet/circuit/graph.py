@@ -1,0 +1,146 @@
+"""What a circuit went through: wires with values and gradients, and the gates between them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SMALL = 4  # elements up to which an array is shown in full
+
+
+class Wire(NamedTuple):
+    """What passes between gates.
+
+    Attributes:
+      value: on the way forward, an array.
+      gradient: of the output in this value, on the way back; None where nothing flows back, because
+        the output does not depend on it, or nothing that is differentiated does.
+    """
+
+    value: Any
+    gradient: Any
+
+
+class Box(NamedTuple):
+    """A gate, or a function of gates.
+
+    Attributes:
+      name: what it does, as drawn: ``+``, ``*``, ``exp``.
+      inputs: names of wires, or constants as text.
+      outputs: names of wires.
+      inside: the gates that it is made of, if it can be opened; of a loop, its last turn. Gradients
+        inside are those of the gates. Where a `jax.custom_vjp` tells another, they need not agree
+        with the gradients outside.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    inside: "Trace | None" = None
+
+
+class Trace(NamedTuple):
+    """A circuit with all values and gradients; ``str(trace)`` is a table.
+
+    Attributes:
+      inputs: names of the wires that come in.
+      outputs: names of the wires that go out.
+      boxes: in the order of the forward pass.
+      wires: by name.
+      gradient: of the output in the arguments: a pytree like that which was differentiated.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    boxes: tuple[Box, ...]
+    wires: Mapping[str, Wire]
+    gradient: Any
+
+    @property
+    def value(self) -> Any:
+        """What goes out; of several, a tuple."""
+        values = tuple(self.wires[name].value for name in self.outputs if name in self.wires)
+        return values[0] if len(values) == 1 else values
+
+    def __str__(self) -> str:
+        rows = [("wire", "gate", "value", "gradient"), *_rows(self, "", {})]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """Returns a number with four digits, and of an array that is too large its shape and norm."""
+    if value is None:
+        return ""
+    if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        return str(value.aval)
+    array = np.asarray(value)
+    if array.size > _SMALL:
+        shape = "×".join(map(str, array.shape))
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
+            return f"{array.dtype}[{shape}]"
+        return f"[{shape}] norm {float(np.linalg.norm(array.astype(_wide(array.dtype)))):.4g}"
+    if array.ndim == 0:
+        return _number(array[()])
+    return f"[{' '.join(_number(each) for each in array.ravel())}]" + (
+        f" {'×'.join(map(str, array.shape))}" if array.ndim > 1 else ""
+    )
+
+
+def constant(value: Any) -> str:
+    """Returns what stands for a constant: a number, or an array's dtype and shape."""
+    return (
+        show(value) if np.size(value) == 1 else f"{value.dtype}[{'×'.join(map(str, value.shape))}]"
+    )
+
+
+def _wide(dtype: Any) -> Any:
+    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
+
+
+def _number(value: Any) -> str:
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return f"{float(value):.4g}"
+    return f"{complex(value):.4g}" if jnp.issubdtype(value.dtype, jnp.inexact) else str(value)
+
+
+def _rows(
+    trace: Trace, indent: str, known: Mapping[str, Wire]
+) -> Iterator[tuple[str, str, str, str]]:
+    def row(name: str, gate: str) -> tuple[str, str, str, str]:
+        wire = trace.wires[name]
+        return indent + name, gate, show(wire.value), show(wire.gradient)
+
+    for name in trace.inputs:
+        if name not in known:
+            yield row(name, "")
+    for box in trace.boxes:
+        gate = f"{indent}{box.name} {' '.join(box.inputs)}"
+        for name in box.outputs:
+            yield row(name, gate)
+            gate = f'{indent}  "'
+        if box.inside is not None:
+            yield from _rows(box.inside, indent + "  ", trace.wires)
+
+
+def names(avoid: Sequence[str]) -> Callable[[], str]:
+    """Returns a function that returns a, b, ..., z, aa, ab, ..., one a call, but for some."""
+    count = 0
+
+    def fresh() -> str:
+        nonlocal count
+        count += 1
+        letters, rest = "", count
+        while rest:
+            rest, letter = divmod(rest - 1, 26)
+            letters = chr(ord("a") + letter) + letters
+        return fresh() if letters in avoid else letters
+
+    return fresh
