@@ -45,6 +45,12 @@ def in_float32(t):
         pytest.param(lambda t: 0 * t + 3.3, 0.0, 1e-14, id="constant"),
         pytest.param(lambda t: 1e12 + t, 1.0, 1e-3, id="drowned"),
         pytest.param(lambda t: np.maximum(t - 1e-5, 0) + np.sin(t), 1.0, 1e-9, id="near a kink"),
+        pytest.param(
+            lambda t: np.maximum(t - 1e-6, 0) + np.sin(t),
+            1.0,
+            1e-7,
+            id="a kink at the finest steps",
+        ),
         pytest.param(many_kinks, float(np.sum(BENDS[KINKS < 0])), 1e-6, id="many kinks"),
     ],
 )

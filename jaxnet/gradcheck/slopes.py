@@ -184,6 +184,7 @@ def extrapolate(
         size = np.maximum(np.abs(above), np.abs(below))
         round_off = (_NOISE_FACTOR * noise + epsilon * size) / steps
         second = (above + below - 2 * here) / steps  # slope above less slope below
+        spread = _spread((above - here) / steps, (here - below) / steps)
     unusable = ~np.isfinite(central) | ~np.isfinite(round_off)
     second = np.where(unusable, 0.0, second)
     kinks = second, np.where(unusable, np.inf, 2 * round_off)
@@ -191,7 +192,8 @@ def extrapolate(
     central = np.where(unusable, 0.0, central)
     round_off = np.where(unusable, np.inf, round_off)
 
-    change = _change(central, round_off)
+    # Where a coarser step has crossed a kink, the change is that step's error, not this one's.
+    change = np.minimum(_change(central, round_off), spread)
     values, truncations, round_offs = [central], [change], [round_off]
     for order in range(1, _ORDERS + 1):
         weight = 1 / (RATIO ** (2 * order) - 1)
@@ -216,7 +218,11 @@ def extrapolate(
     if narrowest > 1e-4:  # of 16 bits, what is measured with wide steps is seldom a slope
         finer = finer & (steps[:, None, :] <= 0.25)
     open_to = np.min(np.where(finer, apart + round_off[None, :, None, :], np.inf), axis=-1)
-    jump = _jump(*kinks)
+    # An extrapolation sees the kinks that its coarsest step does.
+    kinked = _jump(*kinks)
+    jump = np.stack(
+        [np.pad(kinked, ((0, 0), (k, 0)), "edge")[:, : len(places)] for k in range(_ORDERS + 1)]
+    )
     systematic = truncation + np.where(np.isinf(jump), 0.0, jump)  # finer steps may escape a kink
     cost = np.where(contradicted, np.inf, _SYSTEMATIC * systematic + rounding)
 
@@ -233,7 +239,7 @@ def extrapolate(
             [_BENEFIT_OF_DOUBT * bar[pick], open_to[pick], _drowned(above, below, epsilon)]
         ),
         steps[line, at],
-        jump[line, at],
+        jump[pick],
     )
 
 
@@ -270,6 +276,26 @@ def _change(central: np.ndarray, round_off: np.ndarray) -> np.ndarray:
     change = np.abs(np.diff(central, axis=1))
     change[np.isinf(round_off[:, :-1])] = np.inf
     return _pad(change, np.inf)
+
+
+def _spread(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Returns how far apart the slopes of both sides and that of a coarser step on one side are.
+
+    For a smooth curve they are, by far more than the error of a central difference. They coincide
+    where it is straight up to a kink that the coarser step crosses on its other side.
+
+    Args:
+      above: ``(lines, steps)`` one-sided slopes.
+      below: likewise.
+    """
+    highest, lowest = np.maximum(above, below)[:, 1:], np.minimum(above, below)[:, 1:]
+    with np.errstate(invalid="ignore"):
+        spreads = [
+            np.maximum(highest, coarse) - np.minimum(lowest, coarse)
+            for coarse in (above[:, :-1], below[:, :-1])
+        ]
+    spread = np.fmin(*spreads)
+    return _pad(np.where(np.isnan(spread), np.inf, spread), np.inf)
 
 
 def _pad(array: np.ndarray, value: float) -> np.ndarray:

@@ -556,7 +556,8 @@ def main() -> None:
             record.write_json(HERE / f"{name}.json", {**found, "environment": environment})
             brief = {key: value for key, value in found.items() if key not in _LONG}
             print(json.dumps({name: brief}, indent=2, default=str))
-    pictures(flags)
+    if {"detection", "convergence", "pictures"} & set(flags.parts or PARTS):
+        pictures(flags)
 
 
 _LONG = ("rows", "right", "curves", "report", "not passed")
