@@ -1,9 +1,12 @@
-"""Every picture, drawn from saved results; nothing else imports matplotlib."""
+"""Every picture, drawn from results; nothing else imports matplotlib."""
 
 from jaxnet.plots.audit import convergence, detection, error_map, slopes
+from jaxnet.plots.circuit import circuit, circuits
 from jaxnet.plots.run import confusion, draw_run, first_layer, mistakes, training
 
 __all__ = [
+    "circuit",
+    "circuits",
     "confusion",
     "convergence",
     "detection",

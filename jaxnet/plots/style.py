@@ -11,3 +11,4 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 BLUE, ORANGE, GREY = "#2f6db5", "#d97a1d", "0.5"
+GREEN, RED = "#1a7f37", "#c62828"
