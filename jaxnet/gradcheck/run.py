@@ -367,7 +367,8 @@ class Run:
 def project(flat: Sequence[np.ndarray], draws: Sequence[np.ndarray], span: Span) -> float:
     """Returns the slope of a gradient along a span of a direction."""
     inside = slice(span.start, span.stop)
-    return float(flat[span.leaf][inside] @ draws[span.leaf][inside])
+    with np.errstate(invalid="ignore", over="ignore"):  # of NaN and infinity, others tell
+        return float(flat[span.leaf][inside] @ draws[span.leaf][inside])
 
 
 def itemsize(dtype: Any) -> int:
