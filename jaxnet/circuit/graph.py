@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _SMALL = 4  # elements up to which an array is shown in full
+_FEW = 3  # inputs that are named in a table
 
 
 class Wire(NamedTuple):
@@ -122,7 +123,8 @@ def _rows(
         if name not in known:
             yield row(name, "")
     for box in trace.boxes:
-        gate = f"{indent}{box.name} {' '.join(box.inputs)}"
+        inputs = box.inputs if len(box.inputs) <= _FEW else (*box.inputs[:_FEW], "...")
+        gate = f"{indent}{box.name} {' '.join(inputs)}"
         for name in box.outputs:
             yield row(name, gate)
             gate = f'{indent}  "'

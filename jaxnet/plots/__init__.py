@@ -1,8 +1,10 @@
 """Every picture, drawn from results; nothing else imports matplotlib."""
 
+from jaxnet.plots import lecture
 from jaxnet.plots.audit import convergence, detection, error_map, slopes
 from jaxnet.plots.circuit import circuit, circuits
 from jaxnet.plots.run import confusion, draw_run, first_layer, mistakes, training
+from jaxnet.plots.style import encode
 
 __all__ = [
     "circuit",
@@ -11,8 +13,10 @@ __all__ = [
     "convergence",
     "detection",
     "draw_run",
+    "encode",
     "error_map",
     "first_layer",
+    "lecture",
     "mistakes",
     "slopes",
     "training",

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from jaxnet.plots.style import BLUE, GREY, ORANGE
+from jaxnet.plots.style import BLUE, GREY, ORANGE, plain_powers
 
 _SHOWN = 256  # rows and columns of a heat map
 
@@ -48,7 +47,7 @@ def convergence(curves: dict[str, Any]) -> Figure:
         yscale="log",
         ylim=(measured.min() / 3, measured.max() * 3),
     )
-    _plain_powers(axes.xaxis, axes.yaxis)
+    plain_powers(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
@@ -87,7 +86,7 @@ def slopes(report: dict[str, Any]) -> Figure:
     )
     tolerance = f"tolerance {report['tolerance']:g}"
     apart.axhline(report["tolerance"], color="black", lw=1, ls="--", label=tolerance)
-    _plain_powers(apart.yaxis)
+    plain_powers(apart.yaxis)
     apart.legend(fontsize=8)
     return figure
 
@@ -136,7 +135,7 @@ def error_map(
         title=f"{title}\nwith the fault {fault}" if fault else title, xlabel="column", ylabel="row"
     )
     bar = figure.colorbar(shown, ax=axes)
-    _plain_powers(bar.ax.yaxis)
+    plain_powers(bar.ax.yaxis)
     if tolerance is not None:
         bar.ax.axhline(tolerance, color="white", lw=3)
         bar.ax.axhline(tolerance, color="black", lw=1.2)
@@ -171,10 +170,3 @@ def detection(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.set_title("States in which a wrong gradient passed", pad=22)
     return figure
-
-
-def _plain_powers(*axes: Any) -> None:
-    # Numbers as text: as mathematics they would need fonts that a cache may have lost.
-    for axis in axes:
-        axis.set_major_formatter("{x:.0e}")
-        axis.set_minor_formatter(ticker.NullFormatter())

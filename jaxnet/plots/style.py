@@ -1,6 +1,11 @@
 """How all pictures look."""
 
+import io
 from typing import Any
+
+import matplotlib as mpl
+from matplotlib import ticker
+from matplotlib.figure import Figure
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -12,3 +17,23 @@ STYLE: Any = {
 }
 BLUE, ORANGE, GREY = "#2f6db5", "#d97a1d", "0.5"
 GREEN, RED = "#1a7f37", "#c62828"
+
+
+def plain_powers(*axes: Any) -> None:
+    """Writes the numbers of logarithmic axes as text."""
+    # As mathematics they would need fonts that a cache may have lost.
+    for axis in axes:
+        axis.set_major_locator(ticker.LogLocator(numticks=7))
+        axis.set_major_formatter("{x:.0e}")
+        axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def encode(figure: Figure, name: str, *, vector: bool) -> bytes:
+    """Returns a picture's file: SVG, whose text stays text, or PNG; the same every time."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"format": "png", "dpi": 110}
+    if vector:
+        options = {"format": "svg", "metadata": {"Date": None}}
+    with mpl.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The lecture, section by section: what is computed, measured and shown."""

@@ -1,0 +1,111 @@
+"""Circuits: values forward, gradients backward."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxnet import circuit, mlp, plots
+from jaxnet.lecture.page import Code, Formula, Picture, Section, Table, Terminal, Text
+
+COMPOUND = circuit.build(
+    ["x", "y", "z"], ("q", circuit.ADD, "x", "y"), ("f", circuit.MULTIPLY, "q", "z")
+)
+_DOT = (
+    ("w1x1", circuit.MULTIPLY, "w1", "x1"),
+    ("w2x2", circuit.MULTIPLY, "w2", "x2"),
+    ("sum", circuit.ADD, "w1x1", "w2x2"),
+    ("s", circuit.ADD, "sum", "w0"),
+)
+_WIRES = ("w1", "x1", "w2", "x2", "w0")
+NEURON = circuit.build(
+    _WIRES,
+    *_DOT,
+    ("-s", circuit.scale(-1), "s"),
+    ("e", circuit.EXP, "-s"),
+    ("1 + e", circuit.shift(1), "e"),
+    ("f", circuit.RECIPROCAL, "1 + e"),
+)
+FOLDED = circuit.build(_WIRES, *_DOT, ("f", circuit.SIGMOID, "s"))
+AT = {"w1": 2.0, "x1": -1.0, "w2": -3.0, "x2": -2.0, "w0": -3.0}
+
+
+def section() -> Section:
+    """Values forward, gradients backward."""
+    with jax.enable_x64(True):
+        compound = circuit.run(COMPOUND, {"x": -2, "y": 5, "z": -4})
+        exact, rounded = circuit.run(NEURON, AT), circuit.run(NEURON, AT, decimals=2)
+        folded = circuit.run(FOLDED, AT)
+        params = mlp.init(jax.random.key(0), (3, 2, 1))
+        inputs, targets = jnp.array([[0.2, 0.7, 0.1]]), jnp.array([[1.0]])
+        traced = circuit.trace(mlp.loss)(params, inputs, targets)
+        texts = {"exact": str(exact), "traced": str(traced)}
+    names = (*_WIRES, "f")
+    rows = [
+        (
+            name,
+            *(f"{float(each.wires[name].value):.2f}" for each in (rounded,)),
+            f"{float(exact.wires[name].value):.6f}",
+            f"{float(rounded.wires[name].gradient):.2f}",
+            f"{float(exact.wires[name].gradient):.6f}",
+        )
+        for name in names
+    ]
+    return Section(
+        "circuits",
+        "Circuits and the chain rule",
+        "Compound expressions; Sigmoid example",
+        [
+            Text(
+                "An expression is a circuit of gates. Values flow through it forward. Gradients "
+                "flow back: every gate multiplies what comes back by its own derivative, which "
+                "it knows without knowing the rest of the circuit."
+            ),
+            Formula(
+                r"f = (x + y) z, \quad q = x + y, \quad \frac{\partial f}{\partial x} = "
+                r"\frac{\partial f}{\partial q} \frac{\partial q}{\partial x}"
+            ),
+            Picture(
+                "compound",
+                plots.circuit(compound),
+                "(x + y) z at (-2, 5, -4): above each wire its value, below it the gradient.",
+            ),
+            Text("The sigmoid neuron, gate by gate, as on the slides:"),
+            Picture(
+                "sigmoid",
+                plots.circuit(exact),
+                "The sigmoid neuron at w = (2, -3, -3), x = (-1, -2).",
+            ),
+            Text(
+                "The slide has -0.20, 0.40, -0.40, -0.60 and 0.20, because it rounds to two "
+                "digits at every gate: 0.73 comes back through 1/x as -1 / 1.37² = -0.53, "
+                "through exp as -0.53 · 0.37 = -0.20, and all else is a multiple of that."
+            ),
+            Table(
+                ("wire", "slide's value", "exact", "slide's gradient", "exact"),
+                rows,
+                "As on the slide, with two digits at every gate, and without rounding.",
+            ),
+            Text(
+                "The last four gates are one function, with a derivative that is easy to remember:"
+            ),
+            Formula(r"\sigma'(s) = \sigma(s) (1 - \sigma(s))"),
+            Picture("folded", plots.circuit(folded), "The same with the four gates in one block."),
+            Text(
+                "`circuit.trace` makes the same picture of any JAX function, from its program: "
+                "each equation a gate, functions within as boxes that open. This is the loss of "
+                "a network 3-2-1:"
+            ),
+            Terminal(texts["traced"]),
+            Code([circuit.backward]),
+        ],
+        {
+            "compound": {
+                name: [float(w.value), float(w.gradient)] for name, w in compound.wires.items()
+            },
+            "neuron": {
+                name: [float(w.value), float(w.gradient)] for name, w in exact.wires.items()
+            },
+            "neuron, two digits": {
+                name: [float(w.value), float(w.gradient)] for name, w in rounded.wires.items()
+            },
+        },
+    )

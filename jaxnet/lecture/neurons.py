@@ -1,0 +1,96 @@
+"""One neuron's gradient on four ways, and what neurons can compute."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet import circuit, gradcheck, logic, mlp
+from jaxnet.lecture.page import Code, Formula, Section, Table, Text
+
+
+def chain(w: Any, x: Any, t: Any) -> Any:
+    """Returns the gradient of one neuron's squared error: MSE times sigmoid times dot product."""
+    sigma = jax.nn.sigmoid(x @ w)
+    return 2 * (sigma - t) * sigma * (1 - sigma) * x
+
+
+def section() -> Section:
+    """One neuron's gradient on four ways, and what neurons can compute."""
+    with jax.enable_x64(True):
+        w, x, t = jnp.array([-3.0, 2.0, -3.0]), jnp.array([1.0, -1.0, -2.0]), 1.0
+
+        def penalty(w):
+            return (jax.nn.sigmoid(x @ w) - t) ** 2
+
+        by_circuit = circuit.trace(penalty)(w).gradient
+        ways = {
+            "by hand": chain(w, x, t),
+            "circuit": by_circuit,
+            "jax.grad": jax.grad(penalty)(w),
+            "central differences": gradcheck.finite_difference(penalty, w),
+        }
+        verdict = gradcheck.check(penalty, w, gradient=ways["by hand"]).verdict
+    rows = [(name, *(f"{float(each):.12f}" for each in way)) for name, way in ways.items()]
+    nand = logic.train(jax.random.key(0), "nand")
+    bits, _ = logic.table("xor")
+    gates = {
+        gate: logic.from_nands(nand, gate, bits[:, :1] if gate == "not" else bits).tolist()
+        for gate in logic.NANDS
+    }
+    seeds = jax.random.split(jax.random.key(0), 100)
+    learnt = 0
+    for key in seeds:
+        network = logic.train(key, "xor", (2, 2, 1))
+        learnt += int(np.array_equal(mlp.predict(network, bits), logic.GATES["xor"]))
+    network = logic.train(jax.random.key(0), "xor", (2, 2, 1), starts=10)
+    outputs = mlp.forward(network, bits)[:, 0]
+    table = [
+        (
+            f"{int(a)} {int(b)}",
+            str(gates["and"][i]),
+            str(gates["or"][i]),
+            str(gates["xor"][i]),
+            f"{outputs[i]:.3f}",
+        )
+        for i, (a, b) in enumerate(bits)
+    ]
+    weight, bias = (np.asarray(each) for each in nand[0])
+    return Section(
+        "neurons",
+        "One neuron, then layers",
+        'NAND gates universal for computation; Sigmoid example; "Layered" Logistic Regression',
+        [
+            Text(
+                "The gradient of one neuron's squared error is a product of three links, one for "
+                "each block of the circuit:"
+            ),
+            Formula(
+                r"\frac{\partial}{\partial w} (\sigma - t)^2 = "
+                r"\underbrace{2 (\sigma - t)}_{\text{MSE}} \, "
+                r"\underbrace{\sigma (1 - \sigma)}_{\text{sigmoid}} \, "
+                r"\underbrace{x}_{\text{dot product}}"
+            ),
+            Code([chain]),
+            Table(
+                ("way", "w0", "w1", "w2"),
+                rows,
+                f"Four ways to the same gradient. The audit says {verdict}.",
+            ),
+            Text(
+                "One neuron trained on the truth table of NAND, from random weights, has found w "
+                f"= ({bias[0]:.1f}, {weight[0, 0]:.1f}, {weight[1, 0]:.1f}). NANDs make any gate: "
+                "AND of two, OR of three, XOR of four. One neuron can never be XOR, which no "
+                f"line separates. Two layers, 2-2-1, learn it by backpropagation, from {learnt} "
+                "of 100 random starts; from the others they get stuck."
+            ),
+            Table(("inputs", "AND", "OR", "XOR of four", "XOR learnt by 2-2-1"), table),
+            Code([logic.from_nands]),
+        ],
+        {
+            "gradient": {name: np.asarray(way).tolist() for name, way in ways.items()},
+            "gates from NANDs": gates,
+            "xor by 2-2-1": {"starts": len(seeds), "learnt": learnt},
+        },
+    )

@@ -1,0 +1,190 @@
+"""A walk through the lecture as one HTML file that needs no script, font or server."""
+
+import base64
+import html
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from latex2mathml.converter import convert
+
+from jaxnet import plots
+
+
+class Text(NamedTuple):
+    """A paragraph; what is between backquotes is code."""
+
+    text: str
+
+
+class Formula(NamedTuple):
+    """A formula in LaTeX."""
+
+    latex: str
+
+
+class Code(NamedTuple):
+    """Functions whose source is shown as it is run."""
+
+    functions: Sequence[Callable[..., Any]]
+
+
+class Terminal(NamedTuple):
+    """Text as a terminal shows it."""
+
+    text: str
+
+
+class Picture(NamedTuple):
+    """A picture.
+
+    Attributes:
+      name: of its file, without the ending.
+      figure: of matplotlib.
+      caption: what there is to see; it is the picture's text for those who do not see it.
+      vector: whether it is kept as SVG: smaller than pixels where there are few lines.
+    """
+
+    name: str
+    figure: Any
+    caption: str
+    vector: bool = True
+
+
+class Table(NamedTuple):
+    """A table; the first column names the rows."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+Block = Text | Formula | Code | Terminal | Picture | Table
+
+
+class Section(NamedTuple):
+    """A part of the lecture, as it came out.
+
+    Attributes:
+      name: short, for links and files.
+      title: heading.
+      slides: titles of the slides that it goes through.
+      blocks: what the reader sees.
+      numbers: what was measured, as plain values.
+    """
+
+    name: str
+    title: str
+    slides: str
+    blocks: Sequence[Block]
+    numbers: dict[str, Any]
+
+
+def render(title: str, preface: str, sections: Sequence[Section]) -> str:
+    """Returns the page."""
+    links = "".join(f'<li><a href="#{each.name}">{_text(each.title)}</a></li>' for each in sections)
+    body = "".join(map(_section, sections))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<link rel="icon" href="data:,">\n'  # else a browser asks for one
+        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{_text(title)}</h1>\n<p>{_text(preface)}</p>\n<nav><ol>{links}</ol></nav>\n"
+        f"{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def source(function: Callable[..., Any]) -> str:
+    """Returns a function's source without its docstring."""
+    text = textwrap.dedent(inspect.getsource(function))
+    if function.__doc__:
+        before, quotes, rest = text.partition('"""')
+        _, _, after = rest.partition('"""')
+        text = before.rstrip() + after if quotes else text
+    return text.rstrip()
+
+
+def _section(section: Section) -> str:
+    blocks = "\n".join(map(_block, section.blocks))
+    return (
+        f'<section id="{section.name}">\n<h2>{_text(section.title)}</h2>\n'
+        f'<p class="slides">Slides: {_text(section.slides)}</p>\n{blocks}\n</section>\n'
+    )
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Text(text):
+            return f"<p>{_text(text)}</p>"
+        case Formula(latex):
+            return f'<div class="formula">{convert(latex, display="block")}</div>'
+        case Code(functions):
+            sources = "\n\n".join(map(source, functions))
+            return f"<pre><code>{html.escape(sources)}</code></pre>"
+        case Terminal(text):
+            return f'<pre class="terminal">{html.escape(text)}</pre>'
+        case Picture():
+            return _picture(block)
+        case Table(header, rows, caption):
+            head = "".join(f"<th>{_text(each)}</th>" for each in header)
+            lines = "".join(
+                "<tr>" + "".join(f"<td>{_text(each)}</td>" for each in row) + "</tr>"
+                for row in rows
+            )
+            title = f"<caption>{_text(caption)}</caption>" if caption else ""
+            return (
+                f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>'
+                f"<tbody>{lines}</tbody></table></div>"
+            )
+
+
+def _picture(picture: Picture) -> str:
+    content = plots.encode(picture.figure, picture.name, vector=picture.vector)
+    kind = "image/svg+xml" if picture.vector else "image/png"
+    data = base64.b64encode(content).decode()
+    caption = _text(picture.caption)
+    # On a narrow screen, what is wide is moved rather than made too small to read.
+    kind_of = ' class="wide"' if picture.figure.get_figwidth() > _WIDE else ""
+    return (
+        f'<figure><div{kind_of}><img alt="{html.escape(picture.caption, quote=True)}" '
+        f'src="data:{kind};base64,{data}"></div><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _text(text: str) -> str:
+    parts = html.escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+
+
+_WIDE = 7.0  # inches
+
+_STYLE = """
+:root { --ink: #1c1e21; --paper: #fdfdfb; --soft: #5d6269; --card: #f1f1ec; --link: #1f5fae; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e4e0; --paper: #17191c; --soft: #a0a5ac; --card: #24272b; --link: #82b1f0; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 17px/1.55 Georgia, "Times New Roman", serif; }
+main { max-width: 56rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1, h2 { line-height: 1.2; font-weight: 600; }
+h2 { margin-top: 3.5rem; }
+a { color: var(--link); }
+nav ol { padding-left: 1.3rem; }
+.slides { color: var(--soft); font-size: .9rem; }
+pre, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .82rem; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto;
+  line-height: 1.4; }
+figure { margin: 1.5rem 0; }
+figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff;
+  border-radius: 6px; padding: 6px; }
+figcaption, caption { color: var(--soft); font-size: .9rem; padding: .5rem 0; text-align: left; }
+.formula, .wide { overflow-x: auto; }
+.wide img { max-width: none; width: 100%; min-width: 46rem; }
+table { border-collapse: collapse; font-size: .88rem; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead { border-bottom: 1px solid var(--soft); }
+"""

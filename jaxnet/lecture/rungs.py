@@ -1,0 +1,172 @@
+"""From guessing to L-BFGS, counted in evaluations of the loss."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet import optimizers, plots
+from jaxnet.lecture import ladder
+from jaxnet.lecture.page import Code, Picture, Section, Table, Terminal, Text
+
+
+def slides_walk() -> dict[str, Any]:
+    """Returns the slide's two moves by hand and what coordinate descent makes of the same point."""
+    x, start = jnp.array(ladder.POINTS[0]), jnp.array([-1.0, 0.5, 0.1])
+
+    def penalty(w):
+        return (w @ x - 1) ** 2
+
+    optimizer = optimizers.coordinate_descent()
+    found = {}
+    for seed in range(20):
+        w, _ = optimizer.step(jax.random.key(seed), penalty, start, optimizer.init(start))
+        moved = int(np.argmax(np.abs(np.asarray(w - start))))
+        found[f"w{moved}"] = round(float(w[moved]), 4)
+    by_hand = {"start": start, "w0 = -0.7": start.at[0].set(-0.7), "w1 = 0.6": start.at[1].set(0.6)}
+    return {
+        "y": {name: float(w @ x) for name, w in by_hand.items()},
+        "one step of coordinate descent": dict(sorted(found.items())),
+    }
+
+
+def climb_all(say: Callable[[str], None] = lambda name: None) -> dict[str, dict[str, ladder.Climb]]:
+    """Returns what every rung makes of every problem."""
+    found: dict[str, dict[str, ladder.Climb]] = {}
+    for problem in (ladder.two_points(), ladder.is_it_a_three(), ladder.small_network()):
+        found[problem.name] = {}
+        for rung in ladder.RUNGS:
+            say(f"{problem.name}: {rung.name}")
+            found[problem.name][rung.name] = ladder.climb(rung, problem)
+    return found
+
+
+def section() -> Section:
+    """From guessing to L-BFGS, counted in evaluations of the loss."""
+    problems = {
+        p.name: p for p in (ladder.two_points(), ladder.is_it_a_three(), ladder.small_network())
+    }
+    climbs = climb_all()
+    curves = {
+        name: {
+            "goal": problems[name].goal,
+            "rungs": {
+                rung: {"losses": thin(climb.losses), "values": thin(climb.values)}
+                for rung, climb in by_rung.items()
+            },
+        }
+        for name, by_rung in climbs.items()
+    }
+    dimensions = range(1, 9)
+    needed = {
+        f"MSE < {goal}": [
+            value if value < 2**22 / 20 else math.nan  # fewer than twenty hits tell little
+            for value in (ladder.guesses_needed(d, goal, jax.random.key(1)) for d in dimensions)
+        ]
+        for goal in (0.25, 0.005)
+    }
+    header = (
+        "rung",
+        *(f"{p.name}: losses" for p in problems.values()),
+        *(f"{p.name}: seconds" for p in problems.values()),
+    )
+    rows = []
+    for rung in ladder.RUNGS:
+        of_rung = [climbs[name][rung.name] for name in problems]
+        rows.append(
+            (
+                rung.name,
+                *(f"{c.needed:,}" if c.needed else f"not in {c.losses[-1]:,}" for c in of_rung),
+                *(f"{c.needed_seconds:.2g}" if c.needed_seconds else "-" for c in of_rung),
+            )
+        )
+    walk = slides_walk()
+    numbers = {
+        "walk": walk,
+        "guesses": {"dimensions": list(dimensions), **needed},
+        "problems": {
+            name: {
+                "dimension": ladder.dimension(problem),
+                "goal": problem.goal,
+                "rungs": {
+                    rung: {
+                        "losses to the goal": climb.needed,
+                        "seconds to the goal": climb.needed_seconds,
+                        "losses in all": int(climb.losses[-1]),
+                        "least loss": float(np.nanmin(climb.values)),
+                    }
+                    for rung, climb in climbs[name].items()
+                },
+            }
+            for name, problem in problems.items()
+        },
+        "curves": curves,
+    }
+    return Section(
+        "ladder",
+        "From guessing to gradients",
+        "Random guessing again; Simple example; Coordinate Descent; But how do we figure out "
+        "what's "
+        '"Best"?; Now that we know the gradient...',
+        [
+            Text(
+                "The first optimizer guesses all weights anew and keeps the best. For the "
+                "slide's three weights that will do. With every further weight it takes several "
+                "times as many guesses."
+            ),
+            Picture(
+                "guesses",
+                plots.lecture.guesses(list(dimensions), needed),
+                "Guesses that one linear neuron takes on average, with as many points as "
+                "weights, beside a grid of ten values a weight. The slide's 100, 1,000 and "
+                "1,000,000 for 2, 3 and 6 dimensions are 10 to the power of the dimension, and "
+                "right; its neuron, drawn in the plane, has three weights, as w0 is one.",
+            ),
+            Text(
+                "The second fixes all weights but one. From w = [-1, 0.5, 0.1] the point (3, 2) "
+                f"gives y = {walk['y']['start']:.1f} and should give 1. Raising w0 to -0.7 does "
+                "it, or w1 to 0.6: then w1 x1 is 1.8, and y = 1. (The slide adds 0.1 to 0.6 once "
+                "more and writes 0.7 and 2.1; y would be 1.3.) Coordinate descent looks to both "
+                "sides, and where the parabola through what it saw has its minimum: for a linear "
+                "neuron one step reaches it, whichever weight is drawn."
+            ),
+            Terminal(
+                "\n".join(
+                    f"{name}  ->  {value}"
+                    for name, value in walk["one step of coordinate descent"].items()
+                )
+            ),
+            Code([optimizers.random_search, optimizers.coordinate_descent]),
+            Text(
+                "A gradient says for all weights at once where down is. By differences it costs "
+                "a loss or two for every weight; by backpropagation it costs three losses, "
+                "however many weights there are. The same three problems for all rungs, by the "
+                "number of losses that they evaluate (a backward pass multiplies twice as much "
+                "as a forward one, and counts as two):"
+            ),
+            Picture(
+                "ladder",
+                plots.lecture.ladder(curves),
+                "The least loss so far over the losses evaluated. The black line is the goal.",
+            ),
+            Table(header, rows, "To the goal of each problem. Learning rates were chosen on it."),
+            Text(
+                "So the lecture is right that guessing gets nowhere in 65 dimensions, and that "
+                "the gradient by backpropagation takes far fewer losses than the one by "
+                "differences. One rung is out of order: coordinate descent needs fewer losses "
+                "than descent along a numerical gradient, which spends two losses on every "
+                "weight to make one small step of all, where coordinate descent makes the best "
+                "step of one."
+            ),
+        ],
+        numbers,
+    )
+
+
+def thin(values: np.ndarray, most: int = 200) -> list[float]:
+    """Returns at most so many of the values, denser at the beginning."""
+    at = np.unique(np.geomspace(1, len(values), most).astype(int)) - 1
+    return np.asarray(values, float)[at].tolist()

@@ -1,0 +1,192 @@
+"""The pictures of the lecture."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnet.plots.style import BLUE, GREY, ORANGE, plain_powers
+
+
+def neuron(
+    points: np.ndarray, labels: np.ndarray, weights: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Returns what sigmoid neurons with two inputs make of the plane, and where they say 1/2.
+
+    Args:
+      points: ``(n, 2)``.
+      labels: ``(n,)``, 0 or 1.
+      weights: w0, w1, w2 of each neuron, by title.
+    """
+    figure, shown = Figure(figsize=(3.1 * len(weights), 3.1), layout="constrained"), None
+    grid = np.linspace(-5, 5, 201)
+    across, up = np.meshgrid(grid, grid)
+    panels = np.atleast_1d(figure.subplots(1, len(weights), sharey=True))
+    for axes, (title, (w0, w1, w2)) in zip(panels, weights.items(), strict=True):
+        output = 1 / (1 + np.exp(-(w0 + w1 * across + w2 * up)))
+        shown = axes.pcolormesh(
+            across, up, output, cmap="coolwarm", vmin=0, vmax=1, rasterized=True
+        )
+        axes.contour(across, up, output, levels=[0.5], colors="black", linewidths=1)
+        for label, marker in ((0, "o"), (1, "s")):
+            chosen = points[labels == label]
+            axes.plot(*chosen.T, marker, color="white", mec="black", label=f"t = {label}")
+        axes.set(title=title, xlabel="x1", aspect="equal")
+    panels[0].set_ylabel("x2")
+    panels[0].legend(loc="lower right", frameon=True, fontsize=7)
+    if shown is not None:
+        figure.colorbar(shown, ax=panels.tolist(), label="output", shrink=0.8)
+    return figure
+
+
+def guesses(dimensions: Sequence[int], needed: Mapping[str, Sequence[float]]) -> Figure:
+    """Returns how the number of guesses grows with the dimension, beside a grid of ten values.
+
+    Args:
+      dimensions: how many weights.
+      needed: guesses for each, by goal; NaN where too few were seen.
+    """
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(
+        dimensions, [10.0**d for d in dimensions], "--", color=GREY, label="grid, 10 values each"
+    )
+    for (label, counts), color in zip(needed.items(), (BLUE, ORANGE), strict=False):
+        axes.plot(dimensions, counts, "o-", color=color, label=label)
+    axes.set(xlabel="weights", ylabel="guesses, on average", yscale="log", xticks=list(dimensions))
+    plain_powers(axes.yaxis)
+    axes.legend()
+    return figure
+
+
+def ladder(problems: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Returns the loss over the number of losses evaluated, one panel a problem.
+
+    Args:
+      problems: by name; of each, its ``goal`` and its ``rungs``, which have ``losses`` and
+        ``values`` by name.
+    """
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(problems)))
+    for axes, (name, problem) in zip(panels, problems.items(), strict=True):
+        for i, (rung, curve) in enumerate(problem["rungs"].items()):
+            best = np.minimum.accumulate(np.array(curve["values"], float))
+            style = ("-", "--", ":")[i % 3]
+            axes.plot(curve["losses"], best, style, color=f"C{i}", lw=1.2, label=rung)
+        axes.axhline(problem["goal"], color="black", lw=0.6)
+        lowest = problem["goal"] / 30
+        axes.set(title=name, xlabel="losses evaluated", xscale="log", yscale="log")
+        axes.set_ylim(bottom=lowest)
+        plain_powers(axes.xaxis, axes.yaxis)
+    panels[0].set_ylabel("least loss so far")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7
+    )
+    return figure
+
+
+def difference_errors(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Returns the error of both schemes over the step, one panel a function.
+
+    Args:
+      curves: by function; of each, by dtype, ``steps``, ``forward`` and ``central``.
+    """
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
+    for axes, (name, by_dtype) in zip(panels, curves.items(), strict=True):
+        for dtype, marker in (("float32", "x"), ("float64", ".")):
+            for scheme, color in (("forward", ORANGE), ("central", BLUE)):
+                errors = np.array(by_dtype[dtype][scheme], float)
+                errors = np.where(errors > 0, errors, np.nan)
+                label = f"{scheme}, {dtype}"
+                axes.plot(by_dtype[dtype]["steps"], errors, marker, color=color, ms=4, label=label)
+        axes.set(title=name, xlabel="step h", xscale="log", yscale="log")
+        plain_powers(axes.xaxis, axes.yaxis)
+    panels[0].set_ylabel("relative error of the slope")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+    )
+    return figure
+
+
+def activations(
+    layers: Sequence[np.ndarray], names: Sequence[str], shape: tuple[int, int]
+) -> Figure:
+    """Returns an image and its way through a network: bars as long as the level of activation.
+
+    Args:
+      layers: the inputs, then the activations of each layer, ``(width,)`` each.
+      names: of the layers.
+      shape: of the image.
+    """
+    figure = Figure(figsize=(2.3 * len(layers), 2.8), layout="constrained")
+    first, *others = figure.subplots(1, len(layers))
+    first.imshow(layers[0].reshape(shape), cmap="Greens", vmin=0, vmax=1)
+    first.set(title=names[0], xticks=[], yticks=[])
+    for number in range(layers[0].size if layers[0].size <= 25 else 0):
+        row, column = divmod(number, shape[1])
+        first.text(column, row, str(number), ha="center", va="center", fontsize=6, color=GREY)
+    for axes, layer, name in zip(others, layers[1:], names[1:], strict=True):
+        axes.barh(range(len(layer)), layer, color=BLUE)
+        axes.set(title=name, xlim=(0, 1), yticks=range(len(layer)), xlabel="activation")
+        axes.tick_params(axis="y", labelsize=6)
+        axes.invert_yaxis()
+    return figure
+
+
+def backward(gradients: Sequence[np.ndarray], names: Sequence[str], title: str) -> Figure:
+    """Returns the gradient of every weight, a square each; red pushes up, blue down.
+
+    Args:
+      gradients: ``(inputs, outputs)`` of each layer, the first first.
+      names: of the layers.
+      title: of the picture.
+    """
+    figure = Figure(figsize=(4.2 * len(gradients), 3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(gradients)))
+    for axes, gradient, name in zip(panels, gradients, names, strict=True):
+        most = float(np.abs(gradient).max()) or 1.0
+        shown = axes.imshow(gradient.T, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        axes.set(title=name, xlabel="from", ylabel="to")
+        figure.colorbar(shown, ax=axes)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def program(losses: Sequence[float], accuracies: Mapping[int, float]) -> Figure:
+    """Returns loss and accuracy over the iterations of the lecture's program.
+
+    Args:
+      losses: at every iteration.
+      accuracies: on the test set, after so many iterations.
+    """
+    figure = Figure(figsize=(5.5, 3.3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(losses) + 1), losses, color=BLUE, label="MSE loss")
+    axes.set(xlabel="iteration", ylabel="MSE loss", xscale="log", ylim=(0, None))
+    right = axes.twinx()
+    after = np.maximum(list(accuracies), 1)  # the logarithm has no 0
+    right.plot(after, list(accuracies.values()), "o-", color=ORANGE, ms=4, label="test accuracy")
+    right.set(ylabel="test accuracy", ylim=(0, 1))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def kernels(weights: Mapping[str, np.ndarray], shape: tuple[int, int]) -> Figure:
+    """Returns first-layer weights as heat maps, one row a moment.
+
+    Args:
+      weights: ``(pixels, units)`` by moment; of each, the first ten units are shown.
+      shape: of an image.
+    """
+    figure = Figure(figsize=(9, 1.05 * len(weights)), layout="constrained")
+    rows = figure.subplots(len(weights), 10)
+    for line, (title, weight) in zip(np.atleast_2d(rows), weights.items(), strict=True):
+        for unit, axes in enumerate(line):
+            column = weight[:, unit]
+            most = float(np.abs(column).max())
+            axes.imshow(column.reshape(shape), cmap="RdBu_r", vmin=-most, vmax=most)
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(title, fontsize=7)
+    return figure

@@ -1,0 +1,104 @@
+"""Walks through the lecture, from a perceptron that guesses to the vectorised network.
+
+  python scripts/lecture.py                             all of it, on the embedded digits
+  python scripts/lecture.py --only circuits,ladder      some sections
+  python scripts/lecture.py --dataset mnist             with all of MNIST, in half an hour
+
+Writes a page, results/lecture/index.html, that a browser shows without a network; its pictures; and
+the numbers behind them.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import cli
+import tqdm
+
+from jaxnet import data, plots, record
+
+TITLE = "From guessing to backpropagation"
+PREFACE = (
+    "A walk through a lecture on neural networks. Every number and picture in it was computed by "
+    "the function that stands beside it."
+)
+
+
+class Flags(NamedTuple):
+    """What the user asked for."""
+
+    only: tuple[str, ...]
+    out: Path
+    dataset: str
+    steps: int
+
+
+def parse(arguments: list[str] | None) -> Flags:
+    """Returns the flags, once they make sense."""
+    from jaxnet.lecture.sections import SECTIONS
+
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--only", default=",".join(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
+    add("--out", type=Path, default=Path("results/lecture"), help="folder (results/lecture)")
+    add("--dataset", default="digits", choices=data.NAMES, help="of the program (digits)")
+    add("--iterations", type=cli.positive_integer, default=5000, help="of the program (5000)")
+    found = parser.parse_args(arguments)
+    names = tuple(found.only.split(","))
+    for name in names:
+        if name not in SECTIONS:
+            parser.error(f"argument --only: must be of {', '.join(SECTIONS)}, got {name!r}")
+    return Flags(names, found.out, found.dataset, found.iterations)
+
+
+def main(flags: Flags) -> int:
+    """Computes the sections and writes the page."""
+    from jaxnet.lecture import page
+    from jaxnet.lecture.sections import SECTIONS
+
+    start, found = time.perf_counter(), []
+    names = [name for name in SECTIONS if name in flags.only]  # in the lecture's order
+    with tqdm.tqdm(names, disable=None) as bar:
+        for name in bar:
+            bar.set_description(name)
+            began = time.perf_counter()
+            if name == "program":
+                section = SECTIONS[name](flags.dataset, flags.steps, bar_of(flags.steps))
+            else:
+                section = SECTIONS[name]()
+            found.append(section)
+            tqdm.tqdm.write(f"{section.title}: {time.perf_counter() - began:.1f} s")
+    flags.out.mkdir(parents=True, exist_ok=True)
+    pictures = 0
+    for section in found:
+        for block in section.blocks:
+            if isinstance(block, page.Picture):
+                ending = "svg" if block.vector else "png"
+                path = flags.out / f"{block.name}.{ending}"
+                path.write_bytes(plots.encode(block.figure, block.name, vector=block.vector))
+                pictures += 1
+        numbers = {**section.numbers, "environment": record.environment()}
+        record.write_json(flags.out / f"{section.name}.json", numbers)
+    (flags.out / "index.html").write_text(page.render(TITLE, PREFACE, found), encoding="utf-8")
+    seconds = time.perf_counter() - start
+    print(
+        f"{len(found)} sections, {pictures} pictures in {seconds:.0f} s: {flags.out / 'index.html'}"
+    )
+    return 0
+
+
+def bar_of(steps: int):
+    """Returns what shows how far the program is."""
+    bar = tqdm.tqdm(total=steps, desc="iterations", disable=None, leave=False)
+
+    def show(done: int) -> None:
+        bar.update(done - bar.n)
+        if done >= steps:
+            bar.close()
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("lecture.py", lambda: main(parse(None))))

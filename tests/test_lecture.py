@@ -1,0 +1,170 @@
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnet.lecture import differences, ladder, neuron, neurons, page, rungs, slopes
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Notes what a page consists of, and that its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.texts, self.ids = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href") and v]
+        self.ids += [v for k, v in attrs if k == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def section():
+    return neuron.section()
+
+
+def test_page_needs_nothing_else(section):
+    text = page.render("A title", "A `preface`.", [section])
+    reader = Reader(text)
+    assert not reader.open
+    assert reader.ids == ["neuron"]
+    assert all(each.startswith(("#", "data:")) for each in reader.addresses)
+    assert "script" not in text
+    assert not re.search(r"url\(|@import", text)
+    assert "<code>preface</code>" in text
+
+
+def test_source_is_that_of_the_function_without_its_docstring():
+    text = page.source(neurons.chain)
+    assert text.splitlines() == [
+        "def chain(w: Any, x: Any, t: Any) -> Any:",
+        "    sigma = jax.nn.sigmoid(x @ w)",
+        "    return 2 * (sigma - t) * sigma * (1 - sigma) * x",
+    ]
+
+
+def test_penalties_are_the_slides():
+    assert neuron.penalties() == [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)]
+
+
+def test_walk_is_the_slides():
+    walk = rungs.slides_walk()
+    assert walk["y"] == {
+        "start": pytest.approx(0.7),
+        "w0 = -0.7": pytest.approx(1),
+        "w1 = 0.6": pytest.approx(1),
+    }
+    assert walk["one step of coordinate descent"] == {
+        "w0": pytest.approx(-0.7),
+        "w1": pytest.approx(0.6),
+        "w2": pytest.approx(0.25),
+    }
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_guesses_are_those_of_the_volume(dimension):
+    key = jax.random.key(2)
+    radius = 0.2  # small, so that the ball is seldom cut off by the cube
+    needed = ladder.guesses_needed(dimension, radius**2, key, draws=2**20)
+    volume = {1: 2 * radius, 2: np.pi * radius**2, 3: 4 / 3 * np.pi * radius**3}[dimension]
+    hidden = jax.random.uniform(jax.random.fold_in(key, 16), (dimension,), minval=-1, maxval=1)
+    if np.abs(hidden).max() < 1 - radius:
+        assert needed == pytest.approx(2**dimension / volume, rel=0.05)
+    else:
+        assert needed > 2**dimension / volume
+
+
+def test_dimension_zero_is_refused():
+    with pytest.raises(ValueError, match="dimension must be 1 or more, got 0"):
+        ladder.guesses_needed(0, 0.25, jax.random.key(0))
+
+
+def test_slopes_are_one_and_two():
+    found = differences.errors(
+        lambda s: jax.nn.sigmoid(s[0]), np.array([1.0]), np.array([1.0]), "float64"
+    )
+    assert found.slope("forward", 1e-6, 1e-3) == pytest.approx(1, rel=0.02)
+    assert found.slope("central", 1e-4, 1e-2) == pytest.approx(2, rel=0.02)
+
+
+def test_central_difference_of_a_product_is_exact():
+    found = differences.errors(
+        slopes.product, np.array([5.0, -2.0]), np.array([1.0, 1.0]), "float64"
+    )
+    assert found.central[found.steps >= 2**-20].max() < 1e-8
+    assert np.isnan(found.slope("central", 1e-4, 1e-2)) or found.central.max() < 1e-4
+
+
+def test_chain_is_jax_grads():
+    with jax.enable_x64(True):
+        w, x = jnp.array([-3.0, 2.0, -3.0]), jnp.array([1.0, -1.0, -2.0])
+        right = jax.grad(lambda w: (jax.nn.sigmoid(x @ w) - 1) ** 2)(w)
+        np.testing.assert_allclose(neurons.chain(w, x, 1.0), right, rtol=1e-12)
+
+
+def test_script_writes_page_pictures_and_numbers(run_script, tmp_path):
+    done = run_script("lecture.py", "--only", "circuits,neuron", "--out", "page")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    names = {path.name for path in (tmp_path / "page").iterdir()}
+    assert {"index.html", "neuron.json", "circuits.json", "neuron.png", "sigmoid.svg"} <= names
+    reader = Reader((tmp_path / "page" / "index.html").read_text())
+    assert reader.ids == ["neuron", "circuits"]  # in the lecture's order
+    numbers = json.loads((tmp_path / "page" / "circuits.json").read_text())
+    assert numbers["compound"]["f"] == [-12, 1]
+    assert [round(numbers["neuron"][wire][1], 4) for wire in ("w1", "x1", "w2", "x2", "w0")] == [
+        -0.1966, 0.3932, -0.3932, -0.5898, 0.1966,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--only", "circus"], "--only: must be of neuron, ladder"),
+        (["--dataset", "cifar"], "--dataset: invalid choice"),
+        (["--iterations", "0"], "--iterations: must be a positive integer"),
+    ],
+)
+def test_bad_flags_get_one_line(run_script, flags, message):
+    done = run_script("lecture.py", *flags)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_browser_shows_the_page_in_its_width(section, tmp_path, width):
+    path = tmp_path / "index.html"
+    probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
+    path.write_text(page.render("A title", "", [section]).replace("</body>", probe))
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+            f"--window-size={width},900", path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    (title,) = re.findall(r"<title>(\d+)</title>", done.stdout)
+    assert int(title) <= max(width, 500)  # a headless window is 500 pixels wide or more
