@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.lecture import differences, ladder, neuron, neurons, page, rungs, slopes
+from jaxnet import optimizers
+from jaxnet.lecture import differences, ladder, neuron, neurons, page, program, rungs, slopes
+
+from .conftest import ROOT
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -119,6 +122,52 @@ def test_chain_is_jax_grads():
         np.testing.assert_allclose(neurons.chain(w, x, 1.0), right, rtol=1e-12)
 
 
+def test_ladder_is_as_the_page_says(optax_dtypes):
+    problem = ladder.is_it_a_three()
+    assert ladder.dimension(problem) == 65
+    needed = {rung.name: ladder.climb(rung, problem).needed for rung in ladder.RUNGS}
+    assert needed["random guessing"] is None  # not in 20,000
+    numerical = needed["gradient descent, central differences"]
+    by_hand = needed["gradient descent, gradient by hand"]
+    assert numerical / by_hand == pytest.approx((2 * 65 + 1) / 3)
+    assert needed["gradient descent, forward differences"] < numerical
+    assert needed["coordinate descent"] < numerical  # the rung that is out of order
+    assert max(needed[rung] for rung in ("momentum", "Adam", "L-BFGS with line search")) < by_hand
+
+
+def test_guessing_makes_a_million_guesses_a_second():
+    problem = ladder.two_points()
+    rung = ladder.RUNGS[0]._replace(
+        make=lambda problem: optimizers.random_search(10_000), steps=lambda problem: 100
+    )
+    climb = min((ladder.climb(rung, problem) for _ in range(3)), key=lambda each: each.seconds)
+    assert climb.losses[-1] / climb.seconds > 1e6
+
+
+def test_program_learns_and_names_its_shapes():
+    found = program.section("digits", 120)
+    assert list(found.numbers["loss"]) == ["0", "100", "120"]
+    assert found.numbers["loss"]["120"] < found.numbers["loss"]["0"] / 3
+    assert found.numbers["test accuracy"]["120"] > found.numbers["test accuracy"]["0"]
+    text = page.render("", "", [found])
+    assert "<td>(1,438, 256)</td>" in text
+    assert "<td>256 x 1,438</td>" in text
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_program_on_mnist_is_the_experiments(mnist_dir, monkeypatch):
+    monkeypatch.setenv("JAXNET_DATA_DIR", str(mnist_dir))
+    found = program.section("mnist", 501).numbers
+    assert found["images"] == 60_000
+    assert [round(found["loss"][at], 4) for at in ("0", "100", "500")] == [4.3652, 0.8168, 0.3916]
+    assert [round(found["test accuracy"][at], 2) for at in ("0", "100", "500")] == [
+        0.06,
+        0.31,
+        0.75,
+    ]
+
+
 def test_script_writes_page_pictures_and_numbers(run_script, tmp_path):
     done = run_script("lecture.py", "--only", "circuits,neuron", "--out", "page")
     assert done.returncode == 0, done.stderr
@@ -154,17 +203,39 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.parametrize("width", [1280, 390])
-def test_browser_shows_the_page_in_its_width(section, tmp_path, width):
-    path = tmp_path / "index.html"
-    probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
-    path.write_text(page.render("A title", "", [section]).replace("</body>", probe))
+@pytest.mark.parametrize(("scheme", "paper"), [(0, "rgb(23, 25, 28)"), (1, "rgb(253, 253, 251)")])
+def test_browser_shows_the_page(tmp_path, width, scheme, paper):
+    # An iframe is as narrow as it is told to be, where a window is 500 pixels wide or more.
+    shutil.copy(ROOT / "results" / "lecture" / "index.html", tmp_path / "index.html")
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<iframe id=page src=index.html width={width} height=900></iframe><script>"
+        "window.onload = () => { const page = document.getElementById('page').contentDocument;"
+        "document.title = [page.documentElement.scrollWidth, page.documentElement.clientWidth,"
+        "getComputedStyle(page.body).backgroundColor,"
+        "[...page.images].filter(each => !each.naturalWidth).length].join(';') }</script>"
+    )
     done = subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-            f"--window-size={width},900", path.as_uri(),
+            "--allow-file-access-from-files", "--enable-logging=stderr",
+            "--virtual-time-budget=5000", "--host-resolver-rules=MAP * 0.0.0.0",
+            f"--blink-settings=preferredColorScheme={scheme}",
+            f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri(),
         ],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
+    (title,) = re.findall(r"<title>([^<]*)</title>", done.stdout)
+    wide, room, background, broken = title.split(";")
+    assert int(wide) <= int(room) <= width
+    assert background == paper
+    assert broken == "0"
     assert "CONSOLE" not in done.stderr
-    (title,) = re.findall(r"<title>(\d+)</title>", done.stdout)
-    assert int(title) <= max(width, 500)  # a headless window is 500 pixels wide or more
+
+
+def test_committed_page_needs_nothing_else():
+    text = (ROOT / "results" / "lecture" / "index.html").read_text()
+    reader = Reader(text)
+    assert not reader.open
+    assert all(each.startswith(("#", "data:")) for each in reader.addresses)
+    assert len(text) < 1_000_000
