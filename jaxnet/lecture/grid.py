@@ -35,8 +35,9 @@ def section() -> Section:
         pictures += [
             Picture(
                 f"forward_{moment}",
-                plots.lecture.activations(layers, names, glyphs.IMAGE_SHAPE),
-                f"Forward, {moment} training: bar length is the level of activation.",
+                plots.lecture.activations(layers, names, glyphs.IMAGE_SHAPE, np.asarray(target)[0]),
+                f"Forward, {moment} training: bar length is the level of activation. "
+                "Green: the pixels; purple: what should come out.",
             ),
             Picture(
                 f"backward_{moment}",

@@ -207,35 +207,65 @@ def climb(rung: Rung, problem: Problem, seed: int = 0) -> Climb:
     return Climb(losses, values, seconds, needed, needed_seconds)
 
 
-def guesses_needed(dimension: int, goal: float, key: jax.Array, draws: int = 2**22) -> float:
-    """Returns how many guesses a linear neuron takes on average, by the share of them that will do.
+def guesses_needed(
+    loss: Callable[[jax.Array], jax.Array],
+    dimension: int,
+    goal: float,
+    key: jax.Array,
+    draws: int = 2**22,
+) -> float:
+    """Returns how many guesses it takes on average, by the share of many that will do.
 
-    As many points as weights, each seeing one weight only, so that the loss is the squared distance
-    from the weights to be found: slide "Random guessing again", whatever the dimension.
+    Slide "Random guessing again"; guesses are uniform in [-1, 1).
 
     Args:
+      loss: of a vector of weights.
       dimension: how many weights.
-      goal: mean squared error to come below.
-      key: draws the guesses and what is to be guessed.
-      draws: how many guesses.
+      goal: loss to come below.
+      key: draws the guesses.
+      draws: how many.
+
+    Returns:
+      A number of guesses; NaN if fewer than twenty came below the goal, which tell too little.
 
     Raises:
       ValueError: dimension zero.
     """
     if dimension < 1:
         raise ValueError(f"dimension must be 1 or more, got {dimension}")
-    return draws / max(int(_hits(dimension, draws // 2**16, key, goal)), 1)
+    hits = int(_hits(loss, dimension, draws // _BLOCK, key, goal))
+    return draws / hits if hits >= 20 else math.nan
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _hits(dimension, blocks, key, goal):
-    """Returns how many of 65,536 guesses a block come below the goal."""
-    hidden = jax.random.uniform(jax.random.fold_in(key, blocks), (dimension,), minval=-1, maxval=1)
+_BLOCK = 2**16  # guesses in memory at once
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _hits(loss, dimension, blocks, key, goal):
     def count(number):
         guesses = jax.random.uniform(
-            jax.random.fold_in(key, number), (2**16, dimension), minval=-1, maxval=1
+            jax.random.fold_in(key, number), (_BLOCK, dimension), minval=-1, maxval=1
         )
-        return jnp.sum(jnp.sum((guesses - hidden[None]) ** 2, axis=1) < goal)
+        return jnp.sum(jax.vmap(loss)(guesses) < goal)
 
     return jnp.sum(jax.lax.map(count, jnp.arange(blocks)))
+
+
+def distance(key: jax.Array, dimension: int) -> Callable[[jax.Array], jax.Array]:
+    """Returns the squared distance of weights from hidden ones.
+
+    It is the squared error of a linear neuron on as many points as weights, each seeing one alone.
+    """
+    hidden = jax.random.uniform(key, (dimension,), minval=-1, maxval=1)
+    return lambda w: jnp.sum((w - hidden) ** 2)
+
+
+def of_two_points(is_sigmoid: bool) -> Callable[[jax.Array], jax.Array]:
+    """Returns the mean squared error of w0, w1, w2 on the slide's two points."""
+    inputs, targets = jnp.array(POINTS), jnp.array(LABELS)
+
+    def loss(w):
+        logits = inputs @ w
+        return jnp.mean(((jax.nn.sigmoid(logits) if is_sigmoid else logits) - targets) ** 2)
+
+    return loss

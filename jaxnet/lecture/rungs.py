@@ -1,7 +1,5 @@
 """From guessing to L-BFGS, counted in evaluations of the loss."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +9,8 @@ import numpy as np
 from jaxnet import optimizers, plots
 from jaxnet.lecture import ladder
 from jaxnet.lecture.page import Code, Picture, Section, Table, Terminal, Text
+
+_GOALS = (0.25, 0.005)  # the slides'
 
 
 def slides_walk() -> dict[str, Any]:
@@ -33,23 +33,15 @@ def slides_walk() -> dict[str, Any]:
     }
 
 
-def climb_all(say: Callable[[str], None] = lambda name: None) -> dict[str, dict[str, ladder.Climb]]:
-    """Returns what every rung makes of every problem."""
-    found: dict[str, dict[str, ladder.Climb]] = {}
-    for problem in (ladder.two_points(), ladder.is_it_a_three(), ladder.small_network()):
-        found[problem.name] = {}
-        for rung in ladder.RUNGS:
-            say(f"{problem.name}: {rung.name}")
-            found[problem.name][rung.name] = ladder.climb(rung, problem)
-    return found
-
-
 def section() -> Section:
     """From guessing to L-BFGS, counted in evaluations of the loss."""
     problems = {
         p.name: p for p in (ladder.two_points(), ladder.is_it_a_three(), ladder.small_network())
     }
-    climbs = climb_all()
+    climbs = {
+        name: {rung.name: ladder.climb(rung, problem) for rung in ladder.RUNGS}
+        for name, problem in problems.items()
+    }
     curves = {
         name: {
             "goal": problems[name].goal,
@@ -61,12 +53,20 @@ def section() -> Section:
         for name, by_rung in climbs.items()
     }
     dimensions = range(1, 9)
+    key = jax.random.key(1)
     needed = {
         f"MSE < {goal}": [
-            value if value < 2**22 / 20 else math.nan  # fewer than twenty hits tell little
-            for value in (ladder.guesses_needed(d, goal, jax.random.key(1)) for d in dimensions)
+            ladder.guesses_needed(ladder.distance(jax.random.fold_in(key, d), d), d, goal, key)
+            for d in dimensions
         ]
-        for goal in (0.25, 0.005)
+        for goal in _GOALS
+    }
+    of_two_points = {
+        name: {
+            f"MSE < {goal}": ladder.guesses_needed(ladder.of_two_points(is_sigmoid), 3, goal, key)
+            for goal in _GOALS
+        }
+        for name, is_sigmoid in (("linear neuron", False), ("sigmoid neuron", True))
     }
     header = (
         "rung",
@@ -86,7 +86,7 @@ def section() -> Section:
     walk = slides_walk()
     numbers = {
         "walk": walk,
-        "guesses": {"dimensions": list(dimensions), **needed},
+        "guesses": {"two points": of_two_points, "dimensions": list(dimensions), **needed},
         "problems": {
             name: {
                 "dimension": ladder.dimension(problem),
@@ -113,10 +113,18 @@ def section() -> Section:
         '"Best"?; Now that we know the gradient...',
         [
             Text(
-                "The first optimizer guesses all weights anew and keeps the best. For the "
-                "slide's three weights that will do. With every further weight it takes several "
-                "times as many guesses."
+                "The first optimizer guesses all weights anew, uniformly in [-1, 1), and keeps the "
+                "best. For the slide's two points and three weights that will do:"
             ),
+            Table(
+                ("", *(f"MSE < {goal}" for goal in _GOALS)),
+                [
+                    (name, *(f"{guesses:,.0f}" for guesses in by_goal.values()))
+                    for name, by_goal in of_two_points.items()
+                ],
+                "Guesses on average, by the share of 4 million that came below.",
+            ),
+            Text("With every further weight that has to be right it takes several times as many."),
             Picture(
                 "guesses",
                 plots.lecture.guesses(list(dimensions), needed),

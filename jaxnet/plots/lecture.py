@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnet.plots.style import BLUE, GREY, ORANGE, plain_powers
+from jaxnet.plots.style import BLUE, GREY, ORANGE, PURPLE, plain_powers
 
 
 def neuron(
@@ -111,7 +111,7 @@ def difference_errors(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def activations(
-    layers: Sequence[np.ndarray], names: Sequence[str], shape: tuple[int, int]
+    layers: Sequence[np.ndarray], names: Sequence[str], shape: tuple[int, int], target: np.ndarray
 ) -> Figure:
     """Returns an image and its way through a network: bars as long as the level of activation.
 
@@ -119,6 +119,7 @@ def activations(
       layers: the inputs, then the activations of each layer, ``(width,)`` each.
       names: of the layers.
       shape: of the image.
+      target: of the last layer.
     """
     figure = Figure(figsize=(2.3 * len(layers), 2.8), layout="constrained")
     first, *others = figure.subplots(1, len(layers))
@@ -132,6 +133,8 @@ def activations(
         axes.set(title=name, xlim=(0, 1), yticks=range(len(layer)), xlabel="activation")
         axes.tick_params(axis="y", labelsize=6)
         axes.invert_yaxis()
+    others[-1].plot(target, range(len(target)), "d", color=PURPLE, ms=5, clip_on=False)
+    others[-1].set_title(f"{names[-1]}, and target")
     return figure
 
 

@@ -16,7 +16,7 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 BLUE, ORANGE, GREY = "#2f6db5", "#d97a1d", "0.5"
-GREEN, RED = "#1a7f37", "#c62828"
+GREEN, RED, PURPLE = "#1a7f37", "#c62828", "#7b3fa0"
 
 
 def plain_powers(*axes: Any) -> None:
