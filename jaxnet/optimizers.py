@@ -224,8 +224,8 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
             value_fn=lambda params: value_and_grad(params)[0],
         )
         searched = optax.tree_utils.tree_get(inner, "num_linesearch_steps", 0)
-        params = optax.apply_updates(params, updates)
-        return params, State(value, state.calls + 1 + searched, inner)
+        calls = state.calls + 1 + jnp.asarray(searched, state.calls.dtype)
+        return optax.apply_updates(params, updates), State(value, calls, inner)
 
     return Optimizer(init, step)
 

@@ -229,7 +229,7 @@ def test_hand_written_and_automatic_gradients_walk_the_same_way():
     np.testing.assert_allclose(hand, auto, rtol=1e-4)
 
 
-def test_lbfgs_counts_the_calls_of_its_line_search():
+def test_lbfgs_counts_the_calls_of_its_line_search(optax_dtypes):
     optimizer, asked = optimizers.from_optax(optax.lbfgs()), []
 
     def loss(w):

@@ -215,11 +215,14 @@ def _open(equation, operands, active, cotangents, labels, fresh) -> Trace | None
 
 def _open_scan(equation, operands, active, cotangents, labels, fresh) -> Trace | None:
     """Returns the last turn of a loop."""
-    params = equation.params
-    consts, carries, length = params["num_consts"], params["num_carry"], params["length"]
+    params, inner = equation.params, equation.params["jaxpr"]
+    length = params["length"]
     if not length:
         return None
-    inner = params["jaxpr"]
+    # How many are carried from turn to turn is seen from the shapes, as versions of JAX keep it in
+    # different places: what is not has an axis more outside of the loop than in its body.
+    carries = _count_alike(equation.outvars, inner.jaxpr.outvars)
+    consts = _count_alike(equation.invars, inner.jaxpr.invars) - carries
     step = core.jaxpr_as_fun(inner)
     fixed, carry = operands[:consts], operands[consts : consts + carries]
     sequences = operands[consts + carries :]
@@ -240,6 +243,11 @@ def _open_scan(equation, operands, active, cotangents, labels, fresh) -> Trace |
     # What is the same every turn keeps its name, with a prime: its gradient is that of one turn.
     labels = [f"{label}'" if i < consts else fresh() for i, label in enumerate(labels)]
     return _run(inner.jaxpr, inner.consts, arguments, selected, seeds, _inner(labels), fresh)
+
+
+def _count_alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(one.aval.shape) == len(other.aval.shape) for one, other in pairs)
 
 
 def _inner(labels: Sequence[str]) -> list[str]:
