@@ -940,3 +940,17 @@ def test_the_form_of_a_call_is_told_in_words():
         gradcheck.check(jnp.sin, jnp.ones(3, DTYPE))
     with pytest.raises(ValueError, match=r"must return a scalar, got \('float\d\d\[\]', 'float"):
         gradcheck.check(lambda x: (x, x), jnp.ones((), DTYPE))
+
+
+def test_kink_next_to_a_minimum_is_neither_failed_nor_passed():
+    with jax.enable_x64(True):
+        here = jnp.linspace(-1.0, 1.0, 12)
+
+        def loss(x):
+            bowl = 100 * jnp.sum((x - here) ** 2) + 0.01 * jnp.sum(x)
+            return bowl + 3e-6 * jax.nn.relu(x[3] - here[3] - 1e-8)
+
+        right = jax.grad(loss)(here)
+        wrong = right.at[3].add(1.5e-6)  # 4e-5 of the norm, where 1e-5 is tolerated
+        assert gradcheck.check(loss, here).verdict != "fail"
+        assert gradcheck.check(loss, here, gradient=wrong).verdict != "pass"

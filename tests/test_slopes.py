@@ -73,6 +73,25 @@ def test_extrapolation_counts_the_kink_that_its_coarsest_step_sees():
     assert abs(found.value[0] - 1) <= found.bar[0]
 
 
+def test_kink_that_is_small_beside_the_curvature_is_seen():
+    def phi(t):
+        return 1 + 100 * t**2 + 0.01 * t + 3e-6 * np.maximum(t - 1e-10, 0)
+
+    found = measure(phi)
+    assert abs(found.value[0] - 0.01) <= found.bar[0]
+    assert found.jump[0] == pytest.approx(3e-6, rel=0.5)
+
+
+def test_steps_that_were_too_wide_bound_nothing():
+    def phi(t):
+        bell = np.exp(-(t**2) / 1e-4)
+        return t * bell + 1e-5 * (bell - 1)
+
+    steps = 0.1 * slopes.RATIO ** np.arange(3.0, -1.0, -1)[None]  # the bell is 0.01 wide
+    found = slopes.extrapolate(steps, phi(steps), phi(-steps), 0.0, np.full((1, 1), 1e-17), EPSILON)
+    assert found.truncation[0] == np.inf
+
+
 def test_float32_inside_takes_wider_steps():
     found = measure(in_float32, epsilon=2.0**-23)
     assert abs(found.value[0] - math.cos(0.3)) <= found.bar[0] < 2e-5
