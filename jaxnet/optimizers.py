@@ -77,7 +77,8 @@ def minimize(
 ) -> tuple[Any, History]:
     """Takes so many steps, as one compiled program.
 
-    It may be vectorised over keys, or over the first parameters, by `jax.vmap`.
+    It may be vectorised over keys, or over the first parameters, by `jax.vmap`. It is compiled once
+    for an optimizer and an objective: make both before a loop, not in it.
 
     Args:
       optimizer: one of this module's.
@@ -93,12 +94,12 @@ def minimize(
     Raises:
       ValueError: parameters without a coordinate, an objective whose value is no scalar, or steps
         below 1.
-      TypeError: parameters that are not floating-point, or an objective that does not return what
-        the optimizer asks for.
+      TypeError: parameters that are not floating-point arrays, an objective that does not return
+        what the optimizer asks for, or steps that are no integer.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}")
-    return _minimize(optimizer, objective, steps, key, params, args)
+    _check_count(steps=steps)
+    _check_params(params)
+    return _minimize(optimizer, objective, int(steps), key, params, args)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -116,11 +117,14 @@ def _minimize(optimizer, objective, steps, key, params, args):
 def random_search(guesses: int = 1, scale: float = 1.0) -> Optimizer:
     """Guesses parameters, and keeps the best (slide "Random guessing again").
 
+    Where it begins is no guess: the best of the first step's takes its place.
+
     Args:
       guesses: how many a step.
       scale: they are uniform in [-scale, scale), wherever the search began.
     """
-    _check_positive(guesses=guesses, scale=scale)
+    _check_count(guesses=guesses)
+    _check_positive(scale=scale)
 
     def step(key, loss, params, state):
         leaves, structure = jax.tree.flatten(params)
@@ -129,7 +133,7 @@ def random_search(guesses: int = 1, scale: float = 1.0) -> Optimizer:
             for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
         ]
         candidates = structure.unflatten(drawn)
-        values = _known(jax.vmap(functools.partial(_value, loss))(candidates))
+        values = _known(jax.vmap(functools.partial(_value, loss))(candidates), state)
         best = jnp.argmin(values)
         is_better = values[best] < state.value
         kept = jax.tree.map(
@@ -147,7 +151,8 @@ def coordinate_descent(step: float = 0.1) -> Optimizer:
     Slide "Coordinate Descent". It looks to both sides, and where the parabola through what it saw
     has its minimum; for a function that is quadratic along the axis that is the minimum itself. The
     best of the points seen is kept, so that the value never rises. A coordinate's step is what
-    it last moved by, or half of what it last tried in vain.
+    it last moved by, or half of what it last tried in vain, but never so fine that rounding hides
+    what it does. All parameters are of one dtype.
 
     Args:
       step: of every coordinate, at first.
@@ -156,15 +161,15 @@ def coordinate_descent(step: float = 0.1) -> Optimizer:
 
     def init(params):
         state = _begin(params)
-        return state._replace(inner=jnp.full_like(ravel_pytree(params)[0], step))
+        return state._replace(inner=jnp.full_like(_ravel(params)[0], step))
 
     def take(key, loss, params, state):
-        flat, unravel = ravel_pytree(params)
+        flat, unravel = _ravel(params)
         at = jax.random.randint(key, (), 0, flat.size)
         size, steps = state.inner[at], state.inner
 
         def along(move):
-            return _known(_value(loss, unravel(flat.at[at].add(move))))
+            return _known(_value(loss, unravel(flat.at[at].add(move))), state)
 
         here = jax.lax.cond(
             state.calls == 0, lambda: along(jnp.zeros_like(size)), lambda: state.value
@@ -173,12 +178,13 @@ def coordinate_descent(step: float = 0.1) -> Optimizer:
         slope, curvature = (above - below) / 2, above - 2 * here + below  # in steps
         is_convex = jnp.isfinite(slope) & (curvature > 0)
         vertex = jnp.where(is_convex, -slope / jnp.where(is_convex, curvature, 1), 0)
-        vertex = size * jnp.clip(vertex, -_FARTHEST, _FARTHEST)
+        vertex = size * jnp.clip(vertex, -_FARTHEST, _FARTHEST).astype(size.dtype)
         moves = jnp.stack([jnp.zeros_like(size), -size, size, vertex])
         values = jnp.stack([here, below, above, along(vertex)])
         best = jnp.argmin(values)
         moved = jnp.abs(moves[best])
-        steps = steps.at[at].set(jnp.where(moved > 0, moved, size / 2))
+        least = math.cbrt(float(jnp.finfo(flat.dtype).eps)) * jnp.maximum(jnp.abs(flat[at]), 1)
+        steps = steps.at[at].set(jnp.maximum(jnp.where(moved > 0, moved, size / 2), least))
         calls = state.calls + 3 + (state.calls == 0).astype(state.calls.dtype)
         return unravel(flat.at[at].add(moves[best])), State(values[best], calls, steps)
 
@@ -225,7 +231,8 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
         )
         searched = optax.tree_utils.tree_get(inner, "num_linesearch_steps", 0)
         calls = state.calls + 1 + jnp.asarray(searched, state.calls.dtype)
-        return optax.apply_updates(params, updates), State(value, calls, inner)
+        kept = value.astype(state.value.dtype)
+        return optax.apply_updates(params, updates), State(kept, calls, inner)
 
     return Optimizer(init, step)
 
@@ -243,10 +250,12 @@ def numerical(
       loss: a scalar function of parameters and data.
       scheme: ``"central"``, ``(f(x + h) - f(x - h)) / 2h``, or ``"forward"``, ``(f(x + h) - f(x)) /
         h``.
-      step: h; by default `gradcheck.default_step`.
+      step: h for coordinates up to 1 in size, and relative to larger ones; by default
+        `gradcheck.default_step`.
 
     Raises:
       ValueError: an unknown scheme, or a step that is not positive.
+      TypeError: when it is called with parameters of several dtypes.
     """
     if scheme not in ("central", "forward"):
         raise ValueError(f"scheme must be central or forward, got {scheme!r}")
@@ -254,17 +263,18 @@ def numerical(
         _check_positive(step=step)
 
     def value_and_grad(params, *args):
-        _check_params(params)
-        flat, unravel = ravel_pytree(params)
-        h = gradcheck.default_step(flat.dtype, scheme) if step is None else step
+        flat, unravel = _ravel(params)
+        relative = gradcheck.default_step(flat.dtype, scheme) if step is None else step
         value = _value(lambda params: loss(params, *args), params)
 
         def slope(at):
+            h = relative * jnp.maximum(jnp.abs(flat[at]), 1)
             above = flat.at[at].add(h)
             below = flat.at[at].add(-h) if scheme == "central" else flat
             change = loss(unravel(above), *args)
             change -= loss(unravel(below), *args) if scheme == "central" else value
-            return change / (above[at] - below[at])  # the step that was taken, after rounding
+            taken = above[at] - below[at]  # after rounding
+            return change / taken.astype(change.dtype)
 
         slopes = jax.lax.map(slope, jnp.arange(flat.size), batch_size=_BLOCK)
         return value, unravel(slopes.astype(flat.dtype))
@@ -292,11 +302,13 @@ def losses_per_call(scheme: str, params: Any) -> int:
 
 def _begin(params) -> State:
     dtype = _check_params(params)
+    if jnp.finfo(dtype).bits < 32:  # a loss in 16 bits would tell too little
+        dtype = jnp.float32
     return State(jnp.array(jnp.inf, dtype), jnp.zeros((), jnp.int32))
 
 
 def _check_params(params) -> Any:
-    """Returns the dtype of the objective's value, if there is anything to optimize."""
+    """Returns the parameters' widest dtype, if there is anything to optimize."""
     leaves = jax.tree.leaves(params)
     for leaf in leaves:
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -304,15 +316,22 @@ def _check_params(params) -> Any:
             raise TypeError(f"params must be floating-point arrays, got {got}")
     if not sum(leaf.size for leaf in leaves):
         raise ValueError("params must have a coordinate to optimize, got none")
-    return jnp.result_type(*leaves)
+    return max((leaf.dtype for leaf in leaves), key=lambda dtype: jnp.finfo(dtype).bits)
+
+
+def _ravel(params) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+    """Returns the parameters as one vector, and what turns it back."""
+    _check_params(params)
+    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params)})
+    if len(dtypes) > 1:
+        raise TypeError(f"params must be of one dtype, got {' and '.join(dtypes)}")
+    return ravel_pytree(params)
 
 
 def _value(loss, params) -> jax.Array:
     value = loss(params)
     if not hasattr(value, "shape"):
-        raise TypeError(
-            f"the objective of a search must return a scalar, got {type(value).__name__}"
-        )
+        raise TypeError(f"the objective must return a scalar, got {type(value).__name__}")
     if value.shape != ():
         raise ValueError(f"the objective must return a scalar, got shape {value.shape}")
     return value
@@ -331,15 +350,26 @@ def _value_and_grad(objective, params) -> tuple[jax.Array, Any]:
             f"the gradient must be a pytree like params, {jax.tree.structure(params)}, got "
             f"{jax.tree.structure(gradient)}"
         )
+    shapes, got = (tuple(map(jnp.shape, jax.tree.leaves(each))) for each in (params, gradient))
+    if shapes != got:
+        raise ValueError(f"the gradient must have the shapes of params, {shapes}, got {got}")
     return _value(lambda _: value, params), gradient
 
 
-def _known(values: jax.Array) -> jax.Array:
-    """Returns values with infinity for NaN: no such point is ever the best."""
-    return jnp.where(jnp.isnan(values), jnp.inf, values)
+def _known(values: jax.Array, state: State) -> jax.Array:
+    """Returns values with infinity for NaN, which is never the best, in the dtype that is kept."""
+    return jnp.where(jnp.isnan(values), jnp.inf, values).astype(state.value.dtype)
 
 
 def _check_positive(**options: float) -> None:
     for name, value in options.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def _check_count(**options: int) -> None:
+    for name, value in options.items():
+        if not hasattr(value, "__index__") or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")

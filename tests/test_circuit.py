@@ -148,6 +148,11 @@ def test_missing_or_unknown_inputs_are_named(inputs):
         circuit.forward(COMPOUND, inputs)
 
 
+def test_inputs_of_several_shapes_are_refused():
+    with pytest.raises(ValueError, match="must be of one shape"):
+        circuit.run(COMPOUND, {"x": jnp.arange(3.0), "y": 2.0, "z": 1.0})
+
+
 def test_text_shows_each_gate_with_value_and_gradient(x64):
     lines = str(circuit.run(COMPOUND, {"x": -2, "y": 5, "z": -4})).splitlines()
     assert lines[-2:] == ["q     + x y  3      -4", "f     * q z  -12    1"]
@@ -343,6 +348,45 @@ def test_wrong_custom_vjp_shows_outside_what_it_says_and_inside_what_its_gates_s
     trace = circuit.trace(square)(jnp.array(3.0))
     assert trace.gradient == 3
     assert trace.boxes[0].inside.wires["x"].gradient == 6
+
+
+def test_rule_that_stands_for_what_has_none_is_followed(x64):
+    @jax.custom_vjp
+    def double(x):
+        return lax.while_loop(lambda y: y < 2 * x, lambda y: y + x, 0 * x)
+
+    double.defvjp(lambda x: (double(x), None), lambda _, g: (2 * g,))
+    trace = circuit.trace(lambda x: jnp.sin(double(x)))(jnp.array(1.5))
+    np.testing.assert_allclose(trace.gradient, 2 * np.cos(3.0), rtol=1e-12)
+    assert trace.boxes[0].inside is None
+
+
+def test_donated_arguments_can_still_be_looked_at():
+    double = jax.jit(lambda y: y * 2, donate_argnums=0)
+    trace = circuit.trace(lambda x: jnp.sum(double(x * 3)))(jnp.ones(3))
+    np.testing.assert_array_equal(trace.gradient, [6, 6, 6])
+    str(trace)
+
+
+def test_names_that_meet_are_told_apart():
+    def f(args, *rest):
+        return args[1] ** 2 + 3 * rest[0]
+
+    args = ([jnp.array(1.0), jnp.array(2.0)], jnp.array(5.0))
+    trace = circuit.trace(f, argnums=(0, 1))(*args)
+    assert trace.gradient == jax.grad(f, argnums=(0, 1))(*args)
+
+
+def test_constant_result_is_a_value():
+    trace = circuit.trace(lambda x: jnp.sum(jnp.ones(2, x.dtype)))(jnp.ones(()))
+    assert trace.value == 2
+    assert trace.gradient == 0
+
+
+def test_what_a_function_says_of_its_arguments_is_passed_on():
+    params = mlp.init(jax.random.key(0), (5, 3))
+    with pytest.raises(ValueError, match="inputs must have shape"):
+        circuit.trace(mlp.loss)(params, jnp.ones((2, 4)), jnp.ones((2, 3)))
 
 
 def test_what_is_not_differentiated_may_be_anything():

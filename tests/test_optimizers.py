@@ -202,9 +202,7 @@ def test_numerical_gradient_is_jax_grads(scheme):
     value, gradient = jax.jit(optimizers.numerical(mlp.loss, scheme))(*args)
     right_value, right = jax.value_and_grad(mlp.loss)(*args)
     assert value == right_value
-    error = {"central": 0.5, "forward": 5}[scheme] * float(jnp.finfo(DTYPE).eps) ** (
-        {"central": 2 / 3, "forward": 1 / 2}[scheme]
-    )
+    error = 5 * float(jnp.finfo(DTYPE).eps) ** {"central": 2 / 3, "forward": 1 / 2}[scheme]
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(right), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=error)
 
@@ -300,7 +298,11 @@ def test_objective_must_be_a_scalar(rung):
     [
         (DESCENTS["gradient"], first, "must return its value and gradient"),
         (DESCENTS["gradient"], lambda w: (first(w), (w, w)), "gradient must be a pytree like"),
-        (SEARCHES["random"], jax.value_and_grad(first), "search must return a scalar, got tuple"),
+        (
+            SEARCHES["random"],
+            jax.value_and_grad(first),
+            "objective must return a scalar, got tuple",
+        ),
     ],
 )
 def test_objective_must_return_what_the_optimizer_asks_for(optimizer, objective, message):
@@ -311,7 +313,7 @@ def test_objective_must_return_what_the_optimizer_asks_for(optimizer, objective,
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: optimizers.random_search(guesses=0),
+        lambda: optimizers.random_search(scale=float("inf")),
         lambda: optimizers.random_search(scale=-1.0),
         lambda: optimizers.coordinate_descent(step=0.0),
         lambda: optimizers.gradient_descent(float("nan")),
@@ -319,7 +321,7 @@ def test_objective_must_return_what_the_optimizer_asks_for(optimizer, objective,
     ],
 )
 def test_options_must_be_positive(make):
-    with pytest.raises(ValueError, match="must be positive, got"):
+    with pytest.raises(ValueError, match="must be positive and finite, got"):
         make()
 
 
@@ -328,6 +330,59 @@ def test_unknown_schemes_are_refused():
         optimizers.numerical(first, "both")
     with pytest.raises(ValueError, match="scheme must be one of value, forward"):
         optimizers.losses_per_call("both", START)
+
+
+@pytest.mark.parametrize("guesses", [1.5, "3", True])
+def test_counts_must_be_integers(guesses):
+    with pytest.raises(TypeError, match="guesses must be an integer, got"):
+        optimizers.random_search(guesses)
+
+
+def test_gradient_of_another_shape_is_refused():
+    def objective(w):
+        return jnp.sum(w**2), jnp.mean(2 * w)  # it would broadcast
+
+    with pytest.raises(ValueError, match=r"shapes of params, \(\(3,\),\), got \(\(\),\)"):
+        optimizers.minimize(DESCENTS["gradient"], objective, START, key=jax.random.key(0), steps=1)
+
+
+def test_numerical_gradient_of_several_dtypes_is_refused():
+    params = (jnp.ones(2, jnp.float32), jnp.ones(2, jnp.bfloat16))
+    with pytest.raises(TypeError, match="of one dtype, got bfloat16 and float32"):
+        optimizers.numerical(lambda params: jnp.sum(params[0]))(params)
+
+
+def test_numerical_step_grows_with_the_coordinate():
+    point = jnp.array([2e5, 1.0], DTYPE)
+    for scheme, rtol in (("central", 1e-2), ("forward", 1e-1)):
+        _, gradient = optimizers.numerical(lambda x: jnp.sum(x**2) / 1e5, scheme)(point)
+        assert gradient[0] == pytest.approx(4, rel=rtol)
+
+
+@pytest.mark.parametrize("rung", ["random", "coordinate", "gradient", "adam"])
+def test_parameters_in_16_bits_are_optimized(rung, optax_dtypes):
+    optimizer, objective_of = RUNGS[rung]
+    params = mlp.init(jax.random.key(0), (2, 1), dtype=jnp.bfloat16)
+    batch = INPUTS[:, 1:].astype(jnp.bfloat16), TARGETS[:, None].astype(jnp.bfloat16)
+    after, history = optimizers.minimize(
+        optimizer, objective_of(mlp.loss), params, *batch, key=jax.random.key(1), steps=100
+    )
+    assert after[0].weight.dtype == jnp.bfloat16
+    assert history.values.dtype == jnp.float32
+    assert history.values[-1] < history.values[0]
+
+
+def test_coordinate_descent_never_sticks_on_a_convex_function():
+    def valley(w):
+        return (w[0] + w[1] - 3) ** 2 + 0.1 * (w[0] - w[1]) ** 2
+
+    start = jnp.array([-1.2, 1.0], DTYPE)
+
+    def search(key):
+        return optimizers.minimize(SEARCHES["coordinate"], valley, start, key=key, steps=400)[1]
+
+    values = jax.vmap(search)(jax.random.split(jax.random.key(0), 50)).values[:, -1]
+    assert values.max() < 1e-6
 
 
 def test_steps_must_be_positive():

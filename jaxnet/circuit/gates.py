@@ -116,16 +116,18 @@ def forward(
 
     Args:
       circuit: see `build`.
-      inputs: a number or an array for each wire that comes in.
+      inputs: a number or an array for each wire that comes in, all of one shape.
       decimals: to which every gate rounds what it puts out, as one does by hand; None for all.
 
     Raises:
-      ValueError: inputs that are missing, or that the circuit does not have.
+      ValueError: inputs that are missing, that the circuit does not have, or of several shapes.
     """
     if set(inputs) != set(circuit.inputs):
         expected, got = ", ".join(circuit.inputs), ", ".join(inputs) or "none"
         raise ValueError(f"the circuit's inputs are {expected}, got {got}")
     values = {name: jnp.asarray(inputs[name], float) for name in circuit.inputs}
+    if len(shapes := {value.shape for value in values.values()}) > 1:
+        raise ValueError(f"the circuit's inputs must be of one shape, got {sorted(shapes)}")
     for output, gate, sources in circuit.nodes:
         value = gate.forward(*(values[source] for source in sources))
         values[output] = _round(value, decimals)
@@ -169,6 +171,7 @@ def run(circuit: Circuit, inputs: Mapping[str, Any], *, decimals: int | None = N
         (circuit.nodes[-1].output,),
         tuple(Box(gate.name, sources, (output,)) for output, gate, sources in circuit.nodes),
         {name: Wire(values[name], gradients[name]) for name in values},
+        (values[circuit.nodes[-1].output],),
         {name: gradients[name] for name in circuit.inputs},
     )
 

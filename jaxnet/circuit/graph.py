@@ -50,6 +50,7 @@ class Trace(NamedTuple):
       outputs: names of the wires that go out.
       boxes: in the order of the forward pass.
       wires: by name.
+      results: the values that go out.
       gradient: of the output in the arguments: a pytree like that which was differentiated.
     """
 
@@ -57,13 +58,13 @@ class Trace(NamedTuple):
     outputs: tuple[str, ...]
     boxes: tuple[Box, ...]
     wires: Mapping[str, Wire]
+    results: tuple[Any, ...]
     gradient: Any
 
     @property
     def value(self) -> Any:
         """What goes out; of several, a tuple."""
-        values = tuple(self.wires[name].value for name in self.outputs if name in self.wires)
-        return values[0] if len(values) == 1 else values
+        return self.results[0] if len(self.results) == 1 else self.results
 
     def __str__(self) -> str:
         rows = [("wire", "gate", "value", "gradient"), *_rows(self, "", {})]

@@ -55,6 +55,8 @@ def trace(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[.
         ]
         try:
             program = jax.make_jaxpr(f)(*args)
+        except ValueError:  # the function's own, about its arguments
+            raise
         except Exception as error:  # a function may raise whatever it likes while it is traced
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise TypeError(f"f must be a function that JAX can trace, got: {reason}") from error
@@ -142,7 +144,10 @@ def _run(
         sources = tuple(_name(atom, name_of) for atom in equation.invars)
         outputs = tuple(name_of[variable] for variable in equation.outvars)
         is_active = [i in at for i in range(len(operands))]
-        inside = _open(equation, operands, is_active, cotangents, sources, fresh)
+        try:
+            inside = _open(equation, operands, is_active, cotangents, sources, fresh)
+        except Exception:  # a rule of its own may stand for what has none: then the box stays shut
+            inside = None
         boxes.append(Box(_title(equation), sources, outputs, inside))
 
     wires = {
@@ -151,7 +156,8 @@ def _run(
         if variable not in program.constvars
     }
     outputs = tuple(_name(atom, name_of) for atom in program.outvars)
-    return Trace(tuple(labels), outputs, tuple(reversed(boxes)), wires, None)
+    results = tuple(_read(atom, values) for atom in program.outvars)
+    return Trace(tuple(labels), outputs, tuple(reversed(boxes)), wires, results, None)
 
 
 def _step(
@@ -183,6 +189,8 @@ def _step(
 def _bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     bound = equation.primitive.get_bind_params(equation.params)
     functions, params = bound if isinstance(bound, tuple) else ((), bound)  # by JAX's version
+    if "donated_invars" in params:  # wires are looked at after they have been used
+        params = {**params, "donated_invars": (False,) * len(operands)}
     with equation.ctx.manager:
         results = equation.primitive.bind(*functions, *operands, **params)
     return list(results) if equation.primitive.multiple_results else [results]
@@ -299,7 +307,7 @@ def _labels(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
             name + jax.tree_util.keystr(path)
             for path, _ in jax.tree_util.tree_leaves_with_path(arg)
         ]
-    return found
+    return _inner(found)
 
 
 def _name(atom: Any, name_of: dict[core.Var, str]) -> str:

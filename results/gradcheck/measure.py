@@ -1,6 +1,6 @@
 """Measures the gradient audit beside the checkers that people use today.
 
-  python results/gradcheck/measure.py                    everything, some hours on two cores
+  python results/gradcheck/measure.py                    everything, an hour on two cores
   python results/gradcheck/measure.py detection          wrong gradients of the network on MNIST
   python results/gradcheck/measure.py small              the same of a small one, on the digits
   python results/gradcheck/measure.py coordinates        gradients that are wrong in one coordinate
