@@ -13,6 +13,7 @@ searches ask for a function's value, the descents for its value and gradient::
 
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -94,9 +95,12 @@ def minimize(
     Raises:
       ValueError: parameters without a coordinate, an objective whose value is no scalar, or steps
         below 1.
-      TypeError: parameters that are not floating-point arrays, an objective that does not return
-        what the optimizer asks for, or steps that are no integer.
+      TypeError: an optimizer of another kind, parameters that are not floating-point arrays, an
+        objective that does not return what the optimizer asks for, or steps that are no integer.
     """
+    if not isinstance(optimizer, Optimizer):
+        got = type(optimizer).__name__
+        raise TypeError(f"optimizer must be an Optimizer (see from_optax), got {got}")
     _check_count(steps=steps)
     _check_params(params)
     return _minimize(optimizer, objective, int(steps), key, params, args)
@@ -363,7 +367,7 @@ def _known(values: jax.Array, state: State) -> jax.Array:
 
 def _check_positive(**options: float) -> None:
     for name, value in options.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
 
 

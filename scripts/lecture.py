@@ -1,5 +1,6 @@
 """Walks through the lecture, from a perceptron that guesses to the vectorised network.
 
+  pip install -e '.[lecture]'                           what pictures and formulas need
   python scripts/lecture.py                             all of it, on the embedded digits
   python scripts/lecture.py --only circuits,ladder      some sections
   python scripts/lecture.py --dataset mnist             with all of MNIST, in half an hour
@@ -8,6 +9,7 @@ Writes a page, results/lecture/index.html, that a browser shows without a networ
 the numbers behind them.
 """
 
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -30,26 +32,39 @@ class Flags(NamedTuple):
 
     only: tuple[str, ...]
     out: Path
-    dataset: str
+    dataset: data.Dataset
     steps: int
 
 
 def parse(arguments: list[str] | None) -> Flags:
-    """Returns the flags, once they make sense."""
+    """Returns the flags, once they make sense and there is all that they need."""
+    missing = [name for name in ("igraph", "latex2mathml") if not importlib.util.find_spec(name)]
+    if missing:
+        raise cli.StopError(f"needs {' and '.join(missing)}: pip install -e '.[lecture]'")
     from jaxnet.lecture.sections import SECTIONS
 
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--only", default=",".join(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
     add("--out", type=Path, default=Path("results/lecture"), help="folder (results/lecture)")
-    add("--dataset", default="digits", choices=data.NAMES, help="of the program (digits)")
     add("--iterations", type=cli.positive_integer, default=5000, help="of the program (5000)")
+    cli.add_data_flags(parser)
     found = parser.parse_args(arguments)
     names = tuple(found.only.split(","))
     for name in names:
         if name not in SECTIONS:
             parser.error(f"argument --only: must be of {', '.join(SECTIONS)}, got {name!r}")
-    return Flags(names, found.out, found.dataset, found.iterations)
+    try:
+        dataset = data.load(
+            found.dataset or "digits",
+            validation_split=0,
+            data_dir=found.data_dir,
+            manual_dir=found.manual_dir,
+        )
+    except ValueError as error:
+        raise cli.StopError(error) from error
+    found.out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
+    return Flags(names, found.out, dataset, found.iterations)
 
 
 def main(flags: Flags) -> int:
@@ -59,7 +74,7 @@ def main(flags: Flags) -> int:
 
     start, found = time.perf_counter(), []
     names = [name for name in SECTIONS if name in flags.only]  # in the lecture's order
-    with tqdm.tqdm(names, disable=None) as bar:
+    with plots.styled(), tqdm.tqdm(names, disable=None) as bar:
         for name in bar:
             bar.set_description(name)
             began = time.perf_counter()
@@ -69,22 +84,16 @@ def main(flags: Flags) -> int:
                 section = SECTIONS[name]()
             found.append(section)
             tqdm.tqdm.write(f"{section.title}: {time.perf_counter() - began:.1f} s")
-    flags.out.mkdir(parents=True, exist_ok=True)
-    pictures = 0
+    pictures = [picture for section in found for picture in page.pictures(section)]
+    for picture in pictures:
+        path = flags.out / f"{picture.name}.{'svg' if picture.vector else 'png'}"
+        path.write_bytes(picture.content)
     for section in found:
-        for block in section.blocks:
-            if isinstance(block, page.Picture):
-                ending = "svg" if block.vector else "png"
-                path = flags.out / f"{block.name}.{ending}"
-                path.write_bytes(plots.encode(block.figure, block.name, vector=block.vector))
-                pictures += 1
         numbers = {**section.numbers, "environment": record.environment()}
         record.write_json(flags.out / f"{section.name}.json", numbers)
     (flags.out / "index.html").write_text(page.render(TITLE, PREFACE, found), encoding="utf-8")
-    seconds = time.perf_counter() - start
-    print(
-        f"{len(found)} sections, {pictures} pictures in {seconds:.0f} s: {flags.out / 'index.html'}"
-    )
+    seconds, written = time.perf_counter() - start, flags.out / "index.html"
+    print(f"{len(found)} sections, {len(pictures)} pictures in {seconds:.0f} s: {written}")
     return 0
 
 

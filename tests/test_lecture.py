@@ -1,15 +1,18 @@
 import html.parser
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
 
+import cli
 import jax
 import jax.numpy as jnp
+import lecture
 import numpy as np
 import pytest
 
-from jaxnet import gradcheck, optimizers
+from jaxnet import data, gradcheck, optimizers
 from jaxnet.lecture import differences, ladder, neuron, neurons, page, program, rungs, slopes
 
 from .conftest import ROOT
@@ -149,6 +152,17 @@ def test_ladder_is_as_the_page_says(optax_dtypes):
     assert max(needed[rung] for rung in ("momentum", "Adam", "L-BFGS with line search")) < by_hand
 
 
+def test_numerical_descent_goes_the_way_of_the_gradient_by_hand():
+    problem = ladder.small_network()
+    of_name = {rung.name: rung for rung in ladder.RUNGS}
+    by_hand = of_name["gradient descent, gradient by hand"]._replace(steps=lambda problem: 20)
+    found = ladder.climb(by_hand, problem).values
+    for name in ("gradient descent, central differences", "gradient descent, forward differences"):
+        numerical = ladder.climb(of_name[name], problem)
+        assert len(numerical.values) == 20
+        np.testing.assert_allclose(numerical.values, found, rtol=0.01)
+
+
 def test_guessing_makes_a_million_guesses_a_second():
     problem = ladder.two_points()
     rung = ladder.RUNGS[0]._replace(
@@ -159,7 +173,7 @@ def test_guessing_makes_a_million_guesses_a_second():
 
 
 def test_program_learns_and_names_its_shapes():
-    found = program.section("digits", 120)
+    found = program.section(data.load("digits", validation_split=0), 120)
     assert list(found.numbers["loss"]) == ["0", "100", "120"]
     assert found.numbers["loss"]["120"] < found.numbers["loss"]["0"] / 3
     assert found.numbers["test accuracy"]["120"] > found.numbers["test accuracy"]["0"]
@@ -170,9 +184,9 @@ def test_program_learns_and_names_its_shapes():
 
 @pytest.mark.slow
 @pytest.mark.mnist
-def test_program_on_mnist_is_the_experiments(mnist_dir, monkeypatch):
-    monkeypatch.setenv("JAXNET_DATA_DIR", str(mnist_dir))
-    found = program.section("mnist", 501).numbers
+def test_program_on_mnist_is_the_experiments(mnist_dir):
+    examples = data.load("mnist", validation_split=0, data_dir=mnist_dir)
+    found = program.section(examples, 501).numbers
     assert found["images"] == 60_000
     assert [round(found["loss"][at], 4) for at in ("0", "100", "500")] == [4.3652, 0.8168, 0.3916]
     assert [round(found["test accuracy"][at], 2) for at in ("0", "100", "500")] == [
@@ -201,7 +215,9 @@ def test_script_writes_page_pictures_and_numbers(run_script, tmp_path):
     ("flags", "message"),
     [
         (["--only", "circus"], "--only: must be of neuron, ladder"),
-        (["--dataset", "cifar"], "--dataset: invalid choice"),
+        (["--dataset", "cifar"], "dataset must be one of digits, mnist"),
+        (["--dataset", "mnist", "--manual-dir", "."], "train-images-idx3-ubyte.gz"),
+        (["--out", "/dev/null/page"], "/dev/null"),
         (["--iterations", "0"], "--iterations: must be a positive integer"),
     ],
 )
@@ -210,6 +226,13 @@ def test_bad_flags_get_one_line(run_script, flags, message):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_extra_that_is_missing_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.run("lecture.py", lambda: lecture.main(lecture.parse([]))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "lecture.py: error: needs igraph and latex2mathml: pip install -e '.[lecture]'"
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

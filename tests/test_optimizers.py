@@ -385,6 +385,17 @@ def test_coordinate_descent_never_sticks_on_a_convex_function():
     assert values.max() < 1e-6
 
 
+def test_optimizer_of_optax_itself_is_refused():
+    with pytest.raises(TypeError, match=r"an Optimizer \(see from_optax\), got Gradient"):
+        optimizers.minimize(
+            optax.adam(0.1), jax.value_and_grad(first), START, key=jax.random.key(0), steps=1
+        )
+
+
+def test_learning_rate_may_be_a_number_of_numpy():
+    optimizers.gradient_descent(np.float32(0.1))
+
+
 def test_steps_must_be_positive():
     with pytest.raises(ValueError, match="steps must be 1 or more, got 0"):
         optimizers.minimize(SEARCHES["random"], first, START, key=jax.random.key(0), steps=0)

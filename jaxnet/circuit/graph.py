@@ -1,6 +1,6 @@
 """What a circuit went through: wires with values and gradients, and the gates between them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -85,22 +85,24 @@ def show(value: Any) -> str:
         return str(value.aval)
     array = np.asarray(value)
     if array.size > _SMALL:
-        shape = "×".join(map(str, array.shape))
+        shape = _shape(array)
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             return f"{array.dtype}[{shape}]"
         return f"[{shape}] norm {float(np.linalg.norm(array.astype(_wide(array.dtype)))):.4g}"
     if array.ndim == 0:
         return _number(array[()])
     return f"[{' '.join(_number(each) for each in array.ravel())}]" + (
-        f" {'×'.join(map(str, array.shape))}" if array.ndim > 1 else ""
+        f" {_shape(array)}" if array.ndim > 1 else ""
     )
 
 
 def constant(value: Any) -> str:
     """Returns what stands for a constant: a number, or an array's dtype and shape."""
-    return (
-        show(value) if np.size(value) == 1 else f"{value.dtype}[{'×'.join(map(str, value.shape))}]"
-    )
+    return show(value) if np.size(value) == 1 else f"{value.dtype}[{_shape(value)}]"
+
+
+def _shape(array: Any) -> str:
+    return "×".join(map(str, array.shape))
 
 
 def _wide(dtype: Any) -> Any:
@@ -131,19 +133,3 @@ def _rows(
             gate = f'{indent}  "'
         if box.inside is not None:
             yield from _rows(box.inside, indent + "  ", trace.wires)
-
-
-def names(avoid: Sequence[str]) -> Callable[[], str]:
-    """Returns a function that returns a, b, ..., z, aa, ab, ..., one a call, but for some."""
-    count = 0
-
-    def fresh() -> str:
-        nonlocal count
-        count += 1
-        letters, rest = "", count
-        while rest:
-            rest, letter = divmod(rest - 1, 26)
-            letters = chr(ord("a") + letter) + letters
-        return fresh() if letters in avoid else letters
-
-    return fresh

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxnet.circuit.graph import Box, Trace, Wire, constant, names
+from jaxnet.circuit.graph import Box, Trace, Wire, constant
 
 # What a primitive does, as a slide would write it.
 _SYMBOLS = {
@@ -58,12 +58,12 @@ def trace(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[.
         except ValueError:  # the function's own, about its arguments
             raise
         except Exception as error:  # a function may raise whatever it likes while it is traced
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = _first_line(error)
             raise TypeError(f"f must be a function that JAX can trace, got: {reason}") from error
         _check(program, leaves, selected, labels)
         arrays = [jnp.asarray(leaf) for leaf in leaves]
         seed = jnp.ones_like(program.out_avals[0])
-        fresh = names(avoid=labels)
+        fresh = _names(avoid=labels)
         found = _run(program.jaxpr, program.consts, arrays, selected, [seed], labels, fresh)
         gradients = [
             _zeros_if_none(found.wires[name].gradient, array) if is_selected else None
@@ -179,7 +179,7 @@ def _step(
         try:
             return pull(cotangents)
         except (ValueError, NotImplementedError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = _first_line(error)
             name = equation.primitive.name
             raise NotImplementedError(f"{name} has no gradient: {reason}") from error
 
@@ -314,6 +314,26 @@ def _name(atom: Any, name_of: dict[core.Var, str]) -> str:
     if isinstance(atom, core.Literal):
         return constant(_literal(atom))
     return name_of[atom]
+
+
+def _names(avoid: Sequence[str]) -> Callable[[], str]:
+    """Returns a function that returns a, b, ..., z, aa, ab, ..., one a call, but for some."""
+    count = 0
+
+    def fresh() -> str:
+        nonlocal count
+        count += 1
+        letters, rest = "", count
+        while rest:
+            rest, letter = divmod(rest - 1, 26)
+            letters = chr(ord("a") + letter) + letters
+        return fresh() if letters in avoid else letters
+
+    return fresh
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 # Values

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnet import circuit, mlp, plots
-from jaxnet.lecture.page import Code, Formula, Picture, Section, Table, Terminal, Text
+from jaxnet.lecture.page import Code, Folded, Formula, Picture, Section, Table, Terminal, Text
 
 COMPOUND = circuit.build(
     ["x", "y", "z"], ("q", circuit.ADD, "x", "y"), ("f", circuit.MULTIPLY, "q", "z")
@@ -37,12 +37,11 @@ def section() -> Section:
         params = mlp.init(jax.random.key(0), (3, 2, 1))
         inputs, targets = jnp.array([[0.2, 0.7, 0.1]]), jnp.array([[1.0]])
         traced = circuit.trace(mlp.loss)(params, inputs, targets)
-        texts = {"exact": str(exact), "traced": str(traced)}
     names = (*_WIRES, "f")
     rows = [
         (
             name,
-            *(f"{float(each.wires[name].value):.2f}" for each in (rounded,)),
+            f"{float(rounded.wires[name].value):.2f}",
             f"{float(exact.wires[name].value):.6f}",
             f"{float(rounded.wires[name].gradient):.2f}",
             f"{float(exact.wires[name].gradient):.6f}",
@@ -94,7 +93,14 @@ def section() -> Section:
                 "each equation a gate, functions within as boxes that open. This is the loss of "
                 "a network 3-2-1:"
             ),
-            Terminal(texts["traced"]),
+            Terminal(str(traced)),
+            Folded(
+                "The same, drawn, box by box",
+                [
+                    Picture(f"traced_{number}", figure, f"{path}: its wires and gates.")
+                    for number, (path, figure) in enumerate(plots.circuits(traced, title="program"))
+                ],
+            ),
             Code([circuit.backward]),
         ],
         {

@@ -73,7 +73,7 @@ def section() -> Section:
                 "are recognised."
             ),
             *pictures[2:],
-            Code([backprop._backward]),
+            Code([mlp.activations]),
         ],
         {"accuracy on the ten clean digits": accuracy, "gradient's norm": norms},
     )

@@ -51,6 +51,18 @@ class Picture(NamedTuple):
     caption: str
     vector: bool = True
 
+    @property
+    def content(self) -> bytes:
+        """The picture's file."""
+        return plots.encode(self.figure, self.name, vector=self.vector)
+
+
+class Folded(NamedTuple):
+    """Pictures that stand behind a line until the reader opens it."""
+
+    title: str
+    pictures: Sequence[Picture]
+
 
 class Table(NamedTuple):
     """A table; the first column names the rows."""
@@ -60,7 +72,7 @@ class Table(NamedTuple):
     caption: str = ""
 
 
-Block = Text | Formula | Code | Terminal | Picture | Table
+Block = Text | Formula | Code | Terminal | Picture | Folded | Table
 
 
 class Section(NamedTuple):
@@ -96,6 +108,17 @@ def render(title: str, preface: str, sections: Sequence[Section]) -> str:
     )
 
 
+def pictures(section: Section) -> list[Picture]:
+    """Returns a section's pictures, those that are folded away too."""
+    found: list[Picture] = []
+    for block in section.blocks:
+        if isinstance(block, Picture):
+            found.append(block)
+        elif isinstance(block, Folded):
+            found.extend(block.pictures)
+    return found
+
+
 def source(function: Callable[..., Any]) -> str:
     """Returns a function's source without its docstring."""
     text = textwrap.dedent(inspect.getsource(function))
@@ -127,6 +150,9 @@ def _block(block: Block) -> str:
             return f'<pre class="terminal">{html.escape(text)}</pre>'
         case Picture():
             return _picture(block)
+        case Folded(title, inside):
+            shown = "".join(map(_picture, inside))
+            return f"<details><summary>{_text(title)}</summary>{shown}</details>"
         case Table(header, rows, caption):
             head = "".join(f"<th>{_text(each)}</th>" for each in header)
             lines = "".join(
@@ -141,9 +167,8 @@ def _block(block: Block) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    content = plots.encode(picture.figure, picture.name, vector=picture.vector)
     kind = "image/svg+xml" if picture.vector else "image/png"
-    data = base64.b64encode(content).decode()
+    data = base64.b64encode(picture.content).decode()
     caption = _text(picture.caption)
     # On a narrow screen, what is wide is moved rather than made too small to read.
     kind_of = ' class="wide"' if picture.figure.get_figwidth() > _WIDE else ""
@@ -178,6 +203,7 @@ pre, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .8
 pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto;
   line-height: 1.4; }
 figure { margin: 1.5rem 0; }
+summary { cursor: pointer; color: var(--link); }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff;
   border-radius: 6px; padding: 6px; }
 figcaption, caption { color: var(--soft); font-size: .9rem; padding: .5rem 0; text-align: left; }

@@ -10,14 +10,14 @@ import numpy as np
 from jaxnet import backprop, data, mlp, optimizers, plots
 from jaxnet.lecture.page import Code, Picture, Section, Table, Text
 
+_SHOWN = (0, 100, 1000)  # iterations after which weights are shown, beside the last
 _CHUNK = 100  # iterations in one call of the device, after which progress is shown
 
 
 def section(
-    dataset: str = "digits", steps: int = 5000, say: Callable[[int], None] = lambda done: None
+    examples: data.Dataset, steps: int = 5000, say: Callable[[int], None] = lambda done: None
 ) -> Section:
-    """The last slides' program, all of its iterations."""
-    examples = data.load(dataset, validation_split=0)
+    """The last slides' program, all of its iterations, on images without a validation set."""
     pixels = examples.train.inputs.shape[1]
     sizes = (pixels, 256, 128, 10)
     # The slide's three lines, from one seed: 2*rand(784, 256).T - 1, and so on.
@@ -48,7 +48,9 @@ def section(
             done += count
             say(done)
         accuracies[moment] = float(mlp.accuracy(params, *test))
-        kernels[f"{moment:,}"] = np.asarray(params[0].weight)
+        if moment in _SHOWN or moment == steps:
+            kernels[f"{moment:,}"] = np.asarray(params[0].weight)
+    kernels["change"] = kernels[f"{steps:,}"] - kernels["0"]
     loss_at = {m: losses[min(m, steps - 1)] for m in moments}  # of the last, before its update
     n = len(inputs)
     shapes = [
@@ -78,10 +80,10 @@ def section(
             ),
             Table(("slide", "shape", "here", "shape"), shapes),
             Text(
-                f"The slide's loop on {n:,} images of {dataset}, {steps:,} iterations, from the "
-                "weights of `RandomState(0)`. Its learning rate of 1e-5 multiplies a gradient "
-                "that is summed over 60,000 images without the factor 2: on the mean it is 0.3, "
-                "which is used here whatever the number of images."
+                f"The slide's loop on {n:,} images of {examples.name}, {steps:,} iterations, from "
+                "the weights of `RandomState(0)`. Its learning rate of 1e-5 multiplies a "
+                "gradient that is summed over 60,000 images without the factor 2: on the mean it "
+                "is 0.3, which is used here whatever the number of images."
             ),
             Picture(
                 "program",
@@ -92,14 +94,15 @@ def section(
             Picture(
                 "kernels",
                 plots.lecture.kernels(kernels, examples.image_shape),
-                "First-layer weights of ten units, after so many iterations: noise that learns "
-                "where to look.",
+                "First-layer weights of ten units, after so many iterations. They began so large "
+                "that what they learn is hardly to be seen in them; the last row is that alone, in "
+                "scales of its own.",
                 vector=False,
             ),
             Code([backprop.value_and_grad, backprop._forward, backprop._backward]),
         ],
         {
-            "dataset": dataset,
+            "dataset": examples.name,
             "images": n,
             "iterations": steps,
             "loss": {str(m): loss for m, loss in loss_at.items()},

@@ -4,7 +4,7 @@ from jaxnet.plots import lecture
 from jaxnet.plots.audit import convergence, detection, error_map, slopes
 from jaxnet.plots.circuit import circuit, circuits
 from jaxnet.plots.run import confusion, draw_run, first_layer, mistakes, training
-from jaxnet.plots.style import encode
+from jaxnet.plots.style import encode, styled
 
 __all__ = [
     "circuit",
@@ -19,5 +19,6 @@ __all__ = [
     "lecture",
     "mistakes",
     "slopes",
+    "styled",
     "training",
 ]

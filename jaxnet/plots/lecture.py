@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxnet.plots.style import BLUE, GREY, ORANGE, PURPLE, plain_powers
 
@@ -75,10 +76,11 @@ def ladder(problems: Mapping[str, Mapping[str, Any]]) -> Figure:
             style = ("-", "--", ":")[i % 3]
             axes.plot(curve["losses"], best, style, color=f"C{i}", lw=1.2, label=rung)
         axes.axhline(problem["goal"], color="black", lw=0.6)
-        lowest = problem["goal"] / 30
+        lowest = problem["goal"] / 100
         axes.set(title=name, xlabel="losses evaluated", xscale="log", yscale="log")
         axes.set_ylim(bottom=lowest)
-        plain_powers(axes.xaxis, axes.yaxis)
+        plain_powers(axes.yaxis)
+        plain_powers(axes.xaxis, count=5)
     panels[0].set_ylabel("least loss so far")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7
@@ -102,7 +104,8 @@ def difference_errors(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
                 label = f"{scheme}, {dtype}"
                 axes.plot(by_dtype[dtype]["steps"], errors, marker, color=color, ms=4, label=label)
         axes.set(title=name, xlabel="step h", xscale="log", yscale="log")
-        plain_powers(axes.xaxis, axes.yaxis)
+        plain_powers(axes.yaxis)
+        plain_powers(axes.xaxis, count=5)
     panels[0].set_ylabel("relative error of the slope")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
@@ -152,6 +155,8 @@ def backward(gradients: Sequence[np.ndarray], names: Sequence[str], title: str) 
         most = float(np.abs(gradient).max()) or 1.0
         shown = axes.imshow(gradient.T, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
         axes.set(title=name, xlabel="from", ylabel="to")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(shown, ax=axes)
     figure.suptitle(title, fontsize=10)
     return figure

@@ -19,11 +19,16 @@ BLUE, ORANGE, GREY = "#2f6db5", "#d97a1d", "0.5"
 GREEN, RED, PURPLE = "#1a7f37", "#c62828", "#7b3fa0"
 
 
-def plain_powers(*axes: Any) -> None:
-    """Writes the numbers of logarithmic axes as text."""
+def styled() -> Any:
+    """Returns a context in which pictures are made to look like all others."""
+    return mpl.rc_context(STYLE)
+
+
+def plain_powers(*axes: Any, count: int = 7) -> None:
+    """Writes the numbers of logarithmic axes as text, at most so many of them."""
     # As mathematics they would need fonts that a cache may have lost.
     for axis in axes:
-        axis.set_major_locator(ticker.LogLocator(numticks=7))
+        axis.set_major_locator(ticker.LogLocator(numticks=count))
         axis.set_major_formatter("{x:.0e}")
         axis.set_minor_formatter(ticker.NullFormatter())
 
