@@ -96,14 +96,19 @@ def minimize(
       ValueError: parameters without a coordinate, an objective whose value is no scalar, or steps
         below 1.
       TypeError: an optimizer of another kind, parameters that are not floating-point arrays, an
-        objective that does not return what the optimizer asks for, or steps that are no integer.
+        objective that JAX cannot trace or that does not return what the optimizer asks for, or
+        steps that are no integer.
     """
     if not isinstance(optimizer, Optimizer):
         got = type(optimizer).__name__
         raise TypeError(f"optimizer must be an Optimizer (see from_optax), got {got}")
     _check_count(steps=steps)
     _check_params(params)
-    return _minimize(optimizer, objective, int(steps), key, params, args)
+    try:
+        return _minimize(optimizer, objective, int(steps), key, params, args)
+    except jax.errors.JAXTypeError as error:
+        reason = str(error).splitlines()[0]
+        raise TypeError(f"the objective must be a function that JAX can trace: {reason}") from error
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -155,8 +160,9 @@ def coordinate_descent(step: float = 0.1) -> Optimizer:
     Slide "Coordinate Descent". It looks to both sides, and where the parabola through what it saw
     has its minimum; for a function that is quadratic along the axis that is the minimum itself. The
     best of the points seen is kept, so that the value never rises. A coordinate's step is what
-    it last moved by, or half of what it last tried in vain, but never so fine that rounding hides
-    what it does. All parameters are of one dtype.
+    it last moved by, or half of what it last tried in vain, but never so fine that the coordinate's
+    rounding hides it. (Where the loss is so large that its own rounding hides what a step does,
+    the search stays where it is.) All parameters are of one dtype.
 
     Args:
       step: of every coordinate, at first.
@@ -216,7 +222,15 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
 
     Args:
       transform: of optax.
+
+    Raises:
+      TypeError: what is no transformation.
     """
+    if not isinstance(
+        transform, optax.GradientTransformation | optax.GradientTransformationExtraArgs
+    ):
+        got = getattr(transform, "__name__", type(transform).__name__)
+        raise TypeError(f"transform must be an optax.GradientTransformation, got {got}")
     update = optax.with_extra_args_support(transform).update
 
     def init(params):
@@ -338,6 +352,8 @@ def _value(loss, params) -> jax.Array:
         raise TypeError(f"the objective must return a scalar, got {type(value).__name__}")
     if value.shape != ():
         raise ValueError(f"the objective must return a scalar, got shape {value.shape}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"the objective must return a floating-point scalar, got {value.dtype}")
     return value
 
 

@@ -1,6 +1,7 @@
 """The record of a run: JSON that a person can load, in one folder."""
 
 import json
+import math
 import os
 import platform
 import tempfile
@@ -90,9 +91,16 @@ def _layout(value: Any, margin: str = "") -> str:
         items = [_layout(each, inner) for each in value]
         opening, closing = "[", "]"
     else:
-        return json.dumps(value)
+        return json.dumps(_finite(value))
     lines = ",\n".join(inner + item for item in items)
     return f"{opening}\n{lines}\n{margin}{closing}"
+
+
+def _finite(value: Any) -> Any:
+    """Returns a number, or a row of them, with null for what JSON lacks: NaN and infinity."""
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_writable(directory: str | os.PathLike) -> None:

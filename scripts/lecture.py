@@ -2,7 +2,7 @@
 
   pip install -e '.[lecture]'                           what pictures and formulas need
   python scripts/lecture.py                             all of it, on the embedded digits
-  python scripts/lecture.py --only circuits,ladder      some sections
+  python scripts/lecture.py --only circuits,ladder      some sections, in results/lecture-part
   python scripts/lecture.py --dataset mnist             with all of MNIST, in half an hour
 
 Writes a page, results/lecture/index.html, that a browser shows without a network; its pictures; and
@@ -22,8 +22,8 @@ from jaxnet import data, plots, record
 
 TITLE = "From guessing to backpropagation"
 PREFACE = (
-    "A walk through a lecture on neural networks. Every number and picture in it was computed by "
-    "the function that stands beside it."
+    "A walk through a lecture on neural networks. Its numbers and pictures were computed by the "
+    "library, when the page was made; the functions at its heart are shown as they are."
 )
 
 
@@ -38,22 +38,24 @@ class Flags(NamedTuple):
 
 def parse(arguments: list[str] | None) -> Flags:
     """Returns the flags, once they make sense and there is all that they need."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--only", help="some sections, in a folder of their own: circuits,ladder")
+    add("--out", type=Path, help="folder (results/lecture; of some sections, results/lecture-part)")
+    add("--iterations", type=cli.positive_integer, default=5000, help="of the program (5000)")
+    cli.add_data_flags(parser)
+    found = parser.parse_args(arguments)
     missing = [name for name in ("igraph", "latex2mathml") if not importlib.util.find_spec(name)]
     if missing:
         raise cli.StopError(f"needs {' and '.join(missing)}: pip install -e '.[lecture]'")
     from jaxnet.lecture.sections import SECTIONS
 
-    parser = cli.Parser(__doc__)
-    add = parser.add_argument
-    add("--only", default=",".join(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
-    add("--out", type=Path, default=Path("results/lecture"), help="folder (results/lecture)")
-    add("--iterations", type=cli.positive_integer, default=5000, help="of the program (5000)")
-    cli.add_data_flags(parser)
-    found = parser.parse_args(arguments)
-    names = tuple(found.only.split(","))
+    names = tuple(found.only.replace(" ", "").split(",")) if found.only else tuple(SECTIONS)
     for name in names:
         if name not in SECTIONS:
             parser.error(f"argument --only: must be of {', '.join(SECTIONS)}, got {name!r}")
+    # A part does not take the place of the whole.
+    out = found.out or Path("results", "lecture-part" if found.only else "lecture")
     try:
         dataset = data.load(
             found.dataset or "digits",
@@ -63,8 +65,12 @@ def parse(arguments: list[str] | None) -> Flags:
         )
     except ValueError as error:
         raise cli.StopError(error) from error
-    found.out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
-    return Flags(names, found.out, dataset, found.iterations)
+    try:
+        record.check_writable(out)  # rather now than after the work
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cli.StopError(f"--out {out} cannot be written: {error.strerror or error}") from error
+    return Flags(names, out, dataset, found.iterations)
 
 
 def main(flags: Flags) -> int:

@@ -100,6 +100,15 @@ def test_goal_that_is_hardly_ever_reached_has_no_number():
     assert np.isnan(ladder.guesses_needed(ladder.distance(key, 8), 8, 1e-4, key, draws=2**17))
 
 
+def test_number_of_draws_need_not_fill_blocks():
+    def loss(w):  # below the goal for a fifth of [-1, 1)
+        return jnp.abs(w[0])
+
+    for draws in (60_000, 100_000, 2**17):
+        needed = ladder.guesses_needed(loss, 1, 0.2, jax.random.key(0), draws=draws)
+        assert needed == pytest.approx(5, rel=0.05)
+
+
 def test_dimension_zero_is_refused():
     with pytest.raises(ValueError, match="dimension must be 1 or more, got 0"):
         ladder.guesses_needed(jnp.sum, 0, 0.25, jax.random.key(0))
@@ -152,6 +161,27 @@ def test_ladder_is_as_the_page_says(optax_dtypes):
     assert max(needed[rung] for rung in ("momentum", "Adam", "L-BFGS with line search")) < by_hand
 
 
+def test_ladder_on_the_network_is_as_the_page_says(optax_dtypes):
+    problem = ladder.small_network()
+    needed = {
+        rung.name: ladder.climb(rung, problem).needed
+        for rung in ladder.RUNGS
+        if "differences" not in rung.name and rung.name != "random guessing"
+    }
+    assert needed.pop("momentum") is None  # outputs saturate
+    by_hand = needed.pop("gradient descent, gradient by hand")
+    assert needed.pop("gradient descent, jax.grad") == pytest.approx(by_hand, rel=0.1)
+    assert needed.pop("coordinate descent") > by_hand
+    assert max(needed.values()) < by_hand
+    assert len(needed) == 2
+
+
+def test_search_along_a_line_counts_for_the_loss_after_it():
+    rung = next(rung for rung in ladder.RUNGS if "line search" in rung.name)
+    climb = ladder.climb(rung, ladder.two_points())
+    assert climb.losses[0] == 3  # a gradient; the search comes after
+
+
 def test_numerical_descent_goes_the_way_of_the_gradient_by_hand():
     problem = ladder.small_network()
     of_name = {rung.name: rung for rung in ladder.RUNGS}
@@ -179,7 +209,22 @@ def test_program_learns_and_names_its_shapes():
     assert found.numbers["test accuracy"]["120"] > found.numbers["test accuracy"]["0"]
     text = page.render("", "", [found])
     assert "<td>(1,438, 256)</td>" in text
-    assert "<td>256 x 1,438</td>" in text
+    assert "<td>256 x 60,000</td>" in text
+
+
+def test_last_loss_is_of_the_last_parameters():
+    digits = data.load("digits", validation_split=0)
+    last, passing = (program.section(digits, steps).numbers["loss"] for steps in (100, 101))
+    assert last["100"] == pytest.approx(passing["100"], rel=1e-6)
+    assert passing["101"] < passing["100"] < passing["0"]
+
+
+def test_program_takes_as_many_classes_as_there_are(tmp_path):
+    labels = np.arange(60) % 3
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 4), np.uint8)
+    np.savez(tmp_path / "three.npz", images=images, labels=labels)
+    found = program.section(data.load(tmp_path / "three.npz", validation_split=0), 2)
+    assert "<td>(128, 3)</td>" in page.render("", "", [found])
 
 
 @pytest.mark.slow
@@ -209,6 +254,12 @@ def test_script_writes_page_pictures_and_numbers(run_script, tmp_path):
     assert [round(numbers["neuron"][wire][1], 4) for wire in ("w1", "x1", "w2", "x2", "w0")] == [
         -0.1966, 0.3932, -0.3932, -0.5898, 0.1966,
     ]  # fmt: skip
+
+
+def test_part_does_not_take_the_place_of_the_whole(run_script, tmp_path):
+    done = run_script("lecture.py", "--only", " neuron")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["lecture-part"]
 
 
 @pytest.mark.parametrize(

@@ -399,3 +399,37 @@ def test_learning_rate_may_be_a_number_of_numpy():
 def test_steps_must_be_positive():
     with pytest.raises(ValueError, match="steps must be 1 or more, got 0"):
         optimizers.minimize(SEARCHES["random"], first, START, key=jax.random.key(0), steps=0)
+
+
+def test_transformation_that_was_not_made_is_refused():
+    with pytest.raises(TypeError, match=r"an optax.GradientTransformation, got adam"):
+        optimizers.from_optax(optax.adam)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda w: float(w[0]),
+        lambda w: w[0] if w[0] > 0 else w[1],
+        lambda w: np.linalg.norm(w),
+    ],
+)
+def test_objective_that_cannot_be_traced_gets_one_line(objective):
+    search = optimizers.random_search()
+    with pytest.raises(TypeError) as caught:
+        optimizers.minimize(search, objective, jnp.ones(2), key=jax.random.key(0), steps=1)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("the objective must be a function that JAX can trace: ")
+
+
+@pytest.mark.parametrize(
+    ("objective", "got"),
+    [(lambda w: jnp.sum(w).astype(int), "int"), (lambda w: jnp.sum(w).astype(complex), "complex")],
+)
+def test_objective_that_is_not_real_is_refused(objective, got):
+    for optimizer, f in (
+        (optimizers.coordinate_descent(), objective),
+        (optimizers.gradient_descent(0.1), optimizers.numerical(objective)),
+    ):
+        with pytest.raises(TypeError, match=f"must return a floating-point scalar, got {got}"):
+            optimizers.minimize(optimizer, f, jnp.ones(2), key=jax.random.key(0), steps=1)

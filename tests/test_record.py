@@ -10,6 +10,11 @@ from jaxnet import mlp, plots, record
 PICTURES = {"training.png", "weights.png", "confusion.png", "mistakes.png"}
 
 
+def test_json_has_null_where_it_lacks_the_number(tmp_path):
+    record.write_json(tmp_path / "a.json", {"row": [1.0, float("nan")], "one": float("inf")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"row": [1.0, None], "one": None}
+
+
 def test_a_record_is_whole_at_any_moment(tmp_path):
     with record.Record(tmp_path / "run", {"epochs": 2}) as log:
         assert record.read_json(log.path("config.json")) == {"epochs": 2}

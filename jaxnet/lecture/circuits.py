@@ -71,11 +71,11 @@ def section() -> Section:
             Picture(
                 "sigmoid",
                 plots.circuit(exact),
-                "The sigmoid neuron at w = (2, -3, -3), x = (-1, -2).",
+                "The sigmoid neuron at w1, w2, w0 = 2, -3, -3 and x1, x2 = -1, -2.",
             ),
             Text(
                 "The slide has -0.20, 0.40, -0.40, -0.60 and 0.20, because it rounds to two "
-                "digits at every gate: 0.73 comes back through 1/x as -1 / 1.37² = -0.53, "
+                "digits at every gate: 1.00 comes back through 1/x as 1.00 · (-1 / 1.37²) = -0.53, "
                 "through exp as -0.53 · 0.37 = -0.20, and all else is a multiple of that."
             ),
             Table(
@@ -97,7 +97,7 @@ def section() -> Section:
             Folded(
                 "The same, drawn, box by box",
                 [
-                    Picture(f"traced_{number}", figure, f"{path}: its wires and gates.")
+                    Picture(f"traced_{number}", figure, f"The wires and gates of {path}.")
                     for number, (path, figure) in enumerate(plots.circuits(traced, title="program"))
                 ],
             ),

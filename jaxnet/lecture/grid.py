@@ -73,7 +73,7 @@ def section() -> Section:
                 "are recognised."
             ),
             *pictures[2:],
-            Code([mlp.activations]),
+            Code([mlp.activations, backprop.value_and_grad]),
         ],
         {"accuracy on the ten clean digits": accuracy, "gradient's norm": norms},
     )

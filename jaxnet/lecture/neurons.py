@@ -76,16 +76,17 @@ def section() -> Section:
             Table(
                 ("way", "w0", "w1", "w2"),
                 rows,
-                f"Four ways to the same gradient. The audit says {verdict}.",
+                "Four ways to the same gradient, at w = (-3, 2, -3), x = (1, -1, -2), t = 1. Of "
+                f"the one by hand `gradcheck.check` says: {verdict}.",
             ),
             Text(
                 "One neuron trained on the truth table of NAND, from random weights, has found w "
                 f"= ({bias[0]:.1f}, {weight[0, 0]:.1f}, {weight[1, 0]:.1f}). NANDs make any gate: "
-                "AND of two, OR of three, XOR of four. One neuron can never be XOR, which no "
+                "AND takes two of them, OR three, XOR four. One neuron can never be XOR, which no "
                 f"line separates. Two layers, 2-2-1, learn it by backpropagation, from {learnt} "
                 "of 100 random starts; from the others they get stuck."
             ),
-            Table(("inputs", "AND", "OR", "XOR of four", "XOR learnt by 2-2-1"), table),
+            Table(("inputs", "AND", "OR", "XOR of four NANDs", "XOR learnt by 2-2-1"), table),
             Code([logic.from_nands]),
         ],
         {

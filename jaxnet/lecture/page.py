@@ -25,9 +25,15 @@ class Formula(NamedTuple):
 
 
 class Code(NamedTuple):
-    """Functions whose source is shown as it is run."""
+    """Functions whose source is shown as it is run.
+
+    Attributes:
+      functions: all of one file.
+      folded: whether they stand behind a line until the reader opens it.
+    """
 
     functions: Sequence[Callable[..., Any]]
+    folded: bool = False
 
 
 class Terminal(NamedTuple):
@@ -143,9 +149,13 @@ def _block(block: Block) -> str:
             return f"<p>{_text(text)}</p>"
         case Formula(latex):
             return f'<div class="formula">{convert(latex, display="block")}</div>'
-        case Code(functions):
-            sources = "\n\n".join(map(source, functions))
-            return f"<pre><code>{html.escape(sources)}</code></pre>"
+        case Code(functions, folded):
+            files = dict.fromkeys(each.__module__.replace(".", "/") + ".py" for each in functions)
+            sources = html.escape("\n\n".join(map(source, functions)))
+            inside = f"<pre><code>{sources}</code></pre>"
+            if folded:
+                return f"<details><summary>{', '.join(files)}</summary>{inside}</details>"
+            return f'<p class="file">{", ".join(files)}</p>{inside}'
         case Terminal(text):
             return f'<pre class="terminal">{html.escape(text)}</pre>'
         case Picture():
@@ -159,10 +169,10 @@ def _block(block: Block) -> str:
                 "<tr>" + "".join(f"<td>{_text(each)}</td>" for each in row) + "</tr>"
                 for row in rows
             )
-            title = f"<caption>{_text(caption)}</caption>" if caption else ""
+            title = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
             return (
-                f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>'
-                f"<tbody>{lines}</tbody></table></div>"
+                f'<figure class="table">{title}<div class="wide"><table><thead><tr>{head}</tr>'
+                f"</thead><tbody>{lines}</tbody></table></div></figure>"
             )
 
 
@@ -206,7 +216,9 @@ figure { margin: 1.5rem 0; }
 summary { cursor: pointer; color: var(--link); }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff;
   border-radius: 6px; padding: 6px; }
-figcaption, caption { color: var(--soft); font-size: .9rem; padding: .5rem 0; text-align: left; }
+figure.table { margin: 1rem 0; }
+.file { color: var(--soft); font-size: .8rem; margin: 1rem 0 -.8rem; }
+figcaption { color: var(--soft); font-size: .9rem; padding: .5rem 0; text-align: left; }
 .formula, .wide { overflow-x: auto; }
 .wide img { max-width: none; width: 100%; min-width: 46rem; }
 table { border-collapse: collapse; font-size: .88rem; }

@@ -74,10 +74,11 @@ def section() -> Section:
             Picture(
                 "differences",
                 plots.lecture.difference_errors(curves),
-                "Relative errors over the step. From right to left they fall with h and with its "
-                "square, until the last digits of the values, divided by ever smaller steps, "
-                "take over: that is all one sees of f(x, y) = x y, which along a line is a "
-                "parabola, and whose central difference is exact.",
+                "Relative errors over the step. From right to left they fall with h (forward) and "
+                "with its square (central), until the last digits of the values, divided by ever "
+                "smaller steps, take over. Where a step is so small that it changes no digit, "
+                "the slope is 0 and the error 1. Along a line x y is a parabola, whose central "
+                "difference is exact; errors of exactly 0 are not drawn.",
             ),
             Table(
                 ("function", "forward", "central"),

@@ -53,7 +53,7 @@ def guesses(dimensions: Sequence[int], needed: Mapping[str, Sequence[float]]) ->
     axes.plot(
         dimensions, [10.0**d for d in dimensions], "--", color=GREY, label="grid, 10 values each"
     )
-    for (label, counts), color in zip(needed.items(), (BLUE, ORANGE), strict=False):
+    for (label, counts), color in zip(needed.items(), (BLUE, ORANGE, PURPLE), strict=True):
         axes.plot(dimensions, counts, "o-", color=color, label=label)
     axes.set(xlabel="weights", ylabel="guesses, on average", yscale="log", xticks=list(dimensions))
     plain_powers(axes.yaxis)
@@ -166,16 +166,16 @@ def program(losses: Sequence[float], accuracies: Mapping[int, float]) -> Figure:
     """Returns loss and accuracy over the iterations of the lecture's program.
 
     Args:
-      losses: at every iteration.
+      losses: after 0, 1, 2, ... iterations.
       accuracies: on the test set, after so many iterations.
     """
     figure = Figure(figsize=(5.5, 3.3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(range(1, len(losses) + 1), losses, color=BLUE, label="MSE loss")
-    axes.set(xlabel="iteration", ylabel="MSE loss", xscale="log", ylim=(0, None))
+    axes.plot(range(len(losses)), losses, color=BLUE, label="MSE loss")
+    axes.set(xlabel="iterations done", ylabel="MSE loss", ylim=(0, None))
+    axes.set_xscale("symlog", linthresh=1)  # the logarithm has no 0
     right = axes.twinx()
-    after = np.maximum(list(accuracies), 1)  # the logarithm has no 0
-    right.plot(after, list(accuracies.values()), "o-", color=ORANGE, ms=4, label="test accuracy")
+    right.plot(*zip(*accuracies.items(), strict=True), "o", color=ORANGE, label="test accuracy")
     right.set(ylabel="test accuracy", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -196,5 +196,5 @@ def kernels(weights: Mapping[str, np.ndarray], shape: tuple[int, int]) -> Figure
             most = float(np.abs(column).max())
             axes.imshow(column.reshape(shape), cmap="RdBu_r", vmin=-most, vmax=most)
             axes.set(xticks=[], yticks=[])
-        line[0].set_ylabel(title, fontsize=7)
+        line[0].set_ylabel(f"{title}\niterations" if title[0].isdigit() else title, fontsize=7)
     return figure
