@@ -96,12 +96,16 @@ def _init(key, sizes, scheme, bias, dtype) -> Params:
     return tuple(layers)
 
 
-def activations(params: Params, inputs: jax.Array) -> tuple[jax.Array, ...]:
+def activations(
+    params: Params, inputs: jax.Array, *, precision: DTypeLike | None = None
+) -> tuple[jax.Array, ...]:
     """Returns every layer's activations: the slides' X, L1, L2, L3.
 
     Args:
       params: layers.
       inputs: ``(batch, inputs)``, of the parameters' dtype.
+      precision: floating-point dtype that the factors of products are rounded to, ``"bfloat16"``
+        say; None means the parameters' own.
 
     Returns:
       ``len(params) + 1`` arrays: the inputs, then ``(batch, outputs)`` of each layer, of the
@@ -109,12 +113,13 @@ def activations(params: Params, inputs: jax.Array) -> tuple[jax.Array, ...]:
 
     Raises:
       ValueError: shapes that do not fit.
-      TypeError: dtypes that do not fit.
+      TypeError: dtypes that do not fit, or a precision that is not floating-point.
     """
     check(params, inputs)
+    dtype = precision_of(params, precision)
     layers = [jnp.asarray(inputs)]
     for weight, bias in params:
-        logits = multiply(layers[-1], weight, weight.dtype)  # (batch, outputs)
+        logits = multiply(layers[-1], weight, dtype)  # (batch, outputs)
         if bias is not None:
             logits += bias[None, :].astype(logits.dtype)
         layers.append(jax.nn.sigmoid(logits))
@@ -131,22 +136,36 @@ def multiply(left: jax.Array, right: jax.Array, dtype: DTypeLike) -> jax.Array:
     return jnp.matmul(left, right, preferred_element_type=wide(dtype))
 
 
+def precision_of(params: Params, precision: DTypeLike | None) -> Any:
+    """Returns the dtype that the factors of products are rounded to; see `activations`."""
+    dtype = params[0].weight.dtype if precision is None else jnp.dtype(precision)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"precision must be a floating-point dtype, got {dtype}")
+    return dtype
+
+
 def wide(dtype: DTypeLike) -> Any:
     """Returns the dtype of sums, activations and the loss: float32 where 16 bits are given."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
 
 
-@jax.jit
-def forward(params: Params, inputs: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="precision")
+def forward(params: Params, inputs: jax.Array, *, precision: DTypeLike | None = None) -> jax.Array:
     """Returns the network's outputs, ``(batch, outputs)`` in [0, 1].
 
     Arguments, dtype and errors are those of `activations` (slide "Vectorized forward pass").
     """
-    return activations(params, inputs)[-1]
+    return activations(params, inputs, precision=precision)[-1]
 
 
-@jax.jit
-def loss(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="precision")
+def loss(
+    params: Params,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    precision: DTypeLike | None = None,
+) -> jax.Array:
     """Returns the mean squared error, ``np.sum((L3 - T)**2) / n``.
 
     Slide "Vectorized weight updates": squares are summed over the outputs and averaged over the
@@ -157,6 +176,7 @@ def loss(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
       params: layers.
       inputs: ``(batch, inputs)``, of the parameters' dtype.
       targets: ``(batch, outputs)``, of the same dtype.
+      precision: see `activations`.
 
     Returns:
       A scalar, of the outputs' dtype.
@@ -166,7 +186,7 @@ def loss(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
       TypeError: dtypes that do not fit.
     """
     check(params, inputs, targets)
-    return mean_squared_error(forward(params, inputs), targets)
+    return mean_squared_error(forward(params, inputs, precision=precision), targets)
 
 
 def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:

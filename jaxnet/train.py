@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnet import backprop, mlp
+from jaxnet import backprop, batches, mlp
+from jaxnet.batches import ValueAndGrad
 from jaxnet.data import Split
 from jaxnet.mlp import Params
 
-ValueAndGrad = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, Params]]
-
-GRADIENTS: dict[str, ValueAndGrad] = {
+GRADIENTS: dict[str, Callable[..., tuple[jax.Array, Params]]] = {
     "hand": backprop.value_and_grad,
     "auto": jax.value_and_grad(mlp.loss),
 }
@@ -62,31 +61,45 @@ class DivergedError(ArithmeticError):
 
 
 def make_optimizer(
-    name: str, learning_rate: float, *, decay_steps: int | None = None
+    name: str,
+    learning_rate: float,
+    *,
+    decay_steps: int | None = None,
+    warmup_steps: int = 0,
+    beta2: float = 0.999,
 ) -> optax.GradientTransformation:
     """Returns an optax optimizer by name.
 
     Args:
       name: ``"sgd"``, ``"momentum"`` (0.9), ``"adam"`` or ``"adamw"``, with optax's defaults.
-      learning_rate: positive.
-      decay_steps: number of steps over which the learning rate falls to 0 along a cosine
+      learning_rate: positive; the largest.
+      decay_steps: number of steps at whose end the learning rate has fallen to 0 along a cosine
         (Loshchilov and Hutter, ICLR 2017); None keeps it constant.
+      warmup_steps: of these, how many it rises from 0 first, in a straight line.
+      beta2: decay of squared gradients in ``"adam"`` and ``"adamw"``, in [0, 1).
 
     Raises:
-      ValueError: an unknown name, or a learning rate that is not positive and finite.
+      ValueError: an unknown name, a learning rate that is not positive and finite, a warm-up that
+        is not shorter than the decay, or ``beta2`` outside [0, 1).
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-    rate = (
-        learning_rate
-        if decay_steps is None
-        else optax.cosine_decay_schedule(learning_rate, decay_steps)
-    )
-    if name == "momentum":
-        return optax.sgd(rate, momentum=0.9)
-    return getattr(optax, name)(rate)
+    if not 0 <= beta2 < 1:
+        raise ValueError(f"beta2 must be in [0, 1), got {beta2}")
+    if warmup_steps and not 0 < warmup_steps < (decay_steps or 0):
+        raise ValueError(
+            f"warmup_steps must be from 0 to below decay_steps, {decay_steps}, got {warmup_steps}"
+        )
+    rate = learning_rate
+    if warmup_steps:
+        rate = optax.warmup_cosine_decay_schedule(0, rate, warmup_steps, decay_steps or 0)
+    elif decay_steps is not None:
+        rate = optax.cosine_decay_schedule(rate, decay_steps)
+    if name in ("sgd", "momentum"):
+        return optax.sgd(rate, momentum=0.9 if name == "momentum" else None)
+    return getattr(optax, name)(rate, b2=beta2)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -104,29 +117,59 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def make_epoch(
-    value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, batch_size: int
+    value_and_grad: ValueAndGrad,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    chunk: int | None = None,
 ) -> jax.stages.Wrapped:
     """Returns the jitted ``epoch(state, key, number, inputs, targets) -> (state, losses)``.
 
     ``key`` and ``number`` draw the order of the examples; those that fill no minibatch are left
     out, others every time. A batch as large as the training set is taken as it lies, without a
-    copy. ``losses``, ``(steps,)``, are the minibatches' before their updates. The memory of
+    copy. A gradient takes ``chunk`` rows of a batch at a time, by default all. ``inputs`` may be
+    bytes. ``losses``, ``(steps,)``, are the minibatches' before their updates. The memory of
     ``state`` is donated.
     """
-    step = _make_step(value_and_grad, optimizer)
+    step = _make_step(value_and_grad, optimizer, chunk or batch_size)
 
     def epoch(state, key, number, inputs, targets):
         if batch_size == len(inputs):
             state, loss = step(state, inputs, targets)
             return state, loss[None]
-        rows = _draw_batches(key, number, len(inputs), batch_size)
-        return jax.lax.scan(lambda s, row: step(s, inputs[row], targets[row]), state, rows)
+        rows = batches.draw(key, number, len(inputs), batch_size)
+        return batches.scan(step, state, rows, inputs, targets)
 
     return jax.jit(epoch, donate_argnums=0)
 
 
+def make_epochs(
+    value_and_grad: ValueAndGrad,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    chunk: int | None = None,
+    *,
+    count: int,
+) -> jax.stages.Wrapped:
+    """Returns what `make_epoch` does for ``count`` epochs, as one loop on the device.
+
+    ``number`` is that of the first; ``losses`` are ``(count, steps)``. Where a step takes less time
+    than the host takes to ask for it, as the lecture's does on a GPU, nothing else keeps the device
+    busy.
+    """
+    epoch = make_epoch(value_and_grad, optimizer, batch_size, chunk)
+
+    def epochs(state, key, number, inputs, targets):
+        numbers = number + jnp.arange(count, dtype=jnp.uint32)
+        return jax.lax.scan(lambda s, each: epoch(s, key, each, inputs, targets), state, numbers)
+
+    return jax.jit(epochs, donate_argnums=0)
+
+
 def make_debug_epoch(
-    value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation, batch_size: int
+    value_and_grad: ValueAndGrad,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    chunk: int | None = None,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Returns what `make_epoch` does, a step at a time, and looks for NaN after each.
 
@@ -134,12 +177,12 @@ def make_debug_epoch(
 
     The function raises `DivergedError` that names epoch, step, operation and line.
     """
-    step = jax.jit(_make_step(value_and_grad, optimizer))
+    step = jax.jit(_make_step(value_and_grad, optimizer, chunk or batch_size))
 
     def epoch(state, key, number, inputs, targets):
         losses = []
         full = batch_size == len(inputs)
-        rows = [...] if full else _draw_batches(key, number, len(inputs), batch_size)
+        rows = [...] if full else batches.draw(key, number, len(inputs), batch_size)
         for row in rows:
             try:
                 with jax.debug_nans(True):
@@ -162,8 +205,9 @@ def _last_line_outside_jax(error: BaseException) -> str:
     return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
 
 
-def _make_step(value_and_grad, optimizer):
+def _make_step(value_and_grad, optimizer, chunk):
     optimizer = optax.with_extra_args_support(optimizer)  # some ask for the loss
+    value_and_grad = batches.accumulate(batches.from_bytes(value_and_grad), chunk)
 
     def step(state, inputs, targets):
         loss, gradient = value_and_grad(state.params, inputs, targets)
@@ -176,20 +220,16 @@ def _make_step(value_and_grad, optimizer):
     return step
 
 
-def _draw_batches(key, number, examples: int, batch_size: int) -> jax.Array:
-    steps = steps_per_epoch(examples, batch_size)
-    order = jax.random.permutation(jax.random.fold_in(key, number), examples)
-    return order[: steps * batch_size].reshape(steps, batch_size)
-
-
 @jax.jit
 def loss_and_accuracy(
     params: Params, inputs: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns loss and accuracy from one forward pass.
 
-    Arguments and errors are those of `mlp.loss`.
+    Arguments and errors are those of `mlp.loss`; inputs may be bytes.
     """
+    dtype = params[0].weight.dtype
+    inputs, targets = batches.as_float(inputs, dtype), targets.astype(dtype)
     mlp.check(params, inputs, targets)
     outputs = mlp.forward(params, inputs)
     right = mlp.classes(outputs) == mlp.classes(targets)
@@ -221,10 +261,13 @@ def evaluate(params: Params, split: Split) -> Evaluation:
       ValueError: shapes that do not fit, or no examples.
       TypeError: dtypes that do not fit.
     """
-    mlp.check(params, jnp.asarray(split.inputs), jnp.asarray(split.targets))
-    outputs = mlp.forward(params, jnp.asarray(split.inputs))
-    predicted, labels = np.asarray(mlp.classes(outputs)), split.labels
-    errors = np.sum((np.asarray(outputs, np.float64) - split.targets) ** 2, axis=1)
+    _check_split(params, split)
+    parts = range(0, len(split.inputs), _EVALUATED)  # so that memory does not grow with the set
+    outputs = np.concatenate(
+        [np.asarray(_outputs(params, split.inputs[at : at + _EVALUATED])) for at in parts]
+    )
+    predicted, labels = np.asarray(mlp.classes(jnp.asarray(outputs))), split.labels
+    errors = np.sum((outputs.astype(np.float64) - split.targets) ** 2, axis=1)
     classes = split.targets.shape[1]
     pairs = np.bincount(labels * classes + predicted, minlength=classes**2)
     wrong = np.flatnonzero(predicted != labels)
@@ -235,6 +278,29 @@ def evaluate(params: Params, split: Split) -> Evaluation:
         predicted=predicted,
         mistakes=wrong[np.argsort(-errors[wrong], kind="stable")],
     )
+
+
+_EVALUATED = 10_000  # examples at a time
+
+
+@jax.jit
+def _outputs(params: Params, inputs: jax.Array) -> jax.Array:
+    return mlp.forward(params, batches.as_float(inputs, params[0].weight.dtype))
+
+
+def predict(params: Params, inputs: jax.Array) -> jax.Array:
+    """Returns the class of each input, which may be bytes; see `mlp.predict`."""
+    return mlp.classes(_outputs(params, inputs))
+
+
+def _check_split(params: Params, split: Split) -> None:
+    """Raises what `mlp.check` does; of bytes, what it would of the floats that they stand for."""
+    dtype = params[0].weight.dtype
+    as_floats = [
+        np.broadcast_to(np.zeros((), dtype), array.shape) if array.dtype == np.uint8 else array
+        for array in split
+    ]
+    mlp.check(params, *as_floats)
 
 
 @jax.jit
@@ -264,6 +330,7 @@ def fit(
     value_and_grad: ValueAndGrad = backprop.value_and_grad,
     batch_size: int,
     epochs: int,
+    chunk: int | None = None,
     debug_nans: bool = False,
 ) -> Fit:
     """Compiles a training run and returns it, to be run epoch by epoch::
@@ -282,10 +349,13 @@ def fit(
       value_and_grad: of the loss; hand-written by default, ``GRADIENTS["auto"]`` is JAX's.
       batch_size: from 1 to the number of examples.
       epochs: 1 or more.
+      chunk: rows of a batch that the gradient takes at a time, up to ``batch_size``; None means
+        what suits device and widths, `batches.rows_per_chunk`.
       debug_nans: whether to look for NaN after every step and name the operation; slower.
 
     Raises:
-      ValueError: shapes that do not fit, or a batch size or a number of epochs out of range.
+      ValueError: shapes that do not fit, or a batch size, a chunk or a number of epochs out of
+        range.
       TypeError: dtypes that do not fit.
       DivergedError: while running, when the loss is not finite.
     """
@@ -293,8 +363,12 @@ def fit(
         raise ValueError(f"epochs must be 1 or more, got {epochs}")
     for split in (train, validation):
         if split is not None:
-            mlp.check(params, split.inputs, split.targets)
+            _check_split(params, split)
     steps = steps_per_epoch(len(train.inputs), batch_size)
+    if chunk is None:
+        chunk = batches.rows_per_chunk(params, batch_size, jax.default_backend())
+    if not 1 <= chunk <= batch_size:
+        raise ValueError(f"chunk must be from 1 to the {batch_size} rows of a batch, got {chunk}")
     start = time.perf_counter()
     # Copies, for the first epoch takes over the memory of its state, leaf by leaf.
     state = TrainState(params, optimizer.init(params))
@@ -302,10 +376,10 @@ def fit(
     data = jax.device_put((train.inputs, train.targets))
     held_out = () if validation is None else jax.device_put((validation.inputs, validation.targets))
     if debug_nans:
-        run_epoch = make_debug_epoch(value_and_grad, optimizer, batch_size)
+        run_epoch = make_debug_epoch(value_and_grad, optimizer, batch_size, chunk)
     else:
         # Compiled ahead, so that a run is one program: other shapes are errors, not compilations.
-        epoch = make_epoch(value_and_grad, optimizer, batch_size)
+        epoch = make_epoch(value_and_grad, optimizer, batch_size, chunk)
         run_epoch = epoch.lower(state, key, np.uint32(1), *data).compile()
     run_validation = loss_and_accuracy.lower(params, *held_out).compile() if held_out else None
     _all_finite(params)  # compiles it

@@ -4,15 +4,19 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import jax
 import numpy as np
 
-from jaxnet import gradcheck, mlp
+from jaxnet import mlp, record
+
+if TYPE_CHECKING:
+    from jaxnet import gradcheck  # slow to import, and not needed by all scripts
 
 _LARGEST = float(np.finfo(np.float32).max)
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -79,7 +83,7 @@ def run(program: str, main, *args) -> int:
         os._exit(INTERRUPTED)  # at once: XLA may be compiling, and does not survive an orderly end
 
 
-def describe(report: gradcheck.Report) -> str:
+def describe(report: "gradcheck.Report") -> str:
     """Returns in one line which leaf of a gradient does not pass; the report says why."""
     if report.verdict == "pass":
         return f"the {report.subject} passes"
@@ -154,6 +158,31 @@ def select_device(platform: str | None, x64: bool) -> None:
             f"--platform {platform}: JAX finds no such device" if platform else "JAX has no device"
         )
         raise StopError(f"{what}: {error}" if str(error) else what) from error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, for the next run to find them there.
+
+    JAX names them by program, device, flags and version, so that runs may share the folder. It is
+    ``$JAX_COMPILATION_CACHE_DIR``, where that is set; empty, it turns the cache off. A program that
+    cannot be read is compiled anew; where the folder cannot be written, a line says so.
+    """
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen == "":
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = Path(chosen or cache / "jaxnet" / f"compiled-{jax.__version__}")
+    try:
+        record.check_writable(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"no compilation cache: {folder} cannot be written: {reason}", file=sys.stderr)
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many are short
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache", UserWarning)
 
 
 def _number(text, kind, valid, expected):

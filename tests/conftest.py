@@ -54,15 +54,21 @@ def optax_dtypes():
         yield
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory) -> Path:
+    """A folder where scripts keep what they compiled, for the next one."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def run_script(tmp_path):
+def run_script(tmp_path, compiled):
     """Runs a script as a user does, in an empty folder, and returns the finished process."""
 
     def run(name: str, *flags: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(ROOT / "scripts" / name), *map(str, flags)],
             cwd=tmp_path,
-            env={**os.environ, **environment},
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled), **environment},
             capture_output=True,
             text=True,
             timeout=300,
@@ -82,3 +88,4 @@ def _own_matplotlib_cache(tmp_path_factory):
 def _no_folders_of_the_user(monkeypatch, tmp_path):
     monkeypatch.delenv("JAXNET_MANUAL_DIR", raising=False)
     monkeypatch.setenv("JAXNET_DATA_DIR", str(tmp_path / "jaxnet-data"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # none in this process

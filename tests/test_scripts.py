@@ -759,3 +759,60 @@ def test_a_line_says_what_is_wrong_with_a_target_and_where(
     captured = capsys.readouterr()
     text = captured.err if status else captured.out
     assert re.search(message, text.splitlines()[-1])
+
+
+def test_second_run_finds_what_the_first_compiled(run_script, tmp_path):
+    cache = tmp_path / "cache"
+    flags = ("train.py", "--epochs", "1", "--no-check-gradients")
+    seconds = []
+    for _ in range(2):
+        done = run_script(*flags, JAX_COMPILATION_CACHE_DIR=str(cache))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        summary = json.loads((tmp_path / "results" / "digits" / "summary.json").read_text())
+        seconds.append((summary["compile_seconds"], summary["test_loss"]))
+    assert seconds[1][1] == seconds[0][1]
+    assert any(cache.iterdir())
+    # What is broken is compiled anew, without a word.
+    kept = [path for path in cache.iterdir() if path.suffix != ".atime" and path.is_file()]
+    for path in kept:
+        path.write_bytes(b"not a program")
+    done = run_script(*flags, JAX_COMPILATION_CACHE_DIR=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_cache_that_cannot_be_written_gets_one_line(run_script, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_script(
+        "train.py",
+        *("--epochs", "1", "--no-check-gradients"),
+        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "file"),
+    )
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("no compilation cache: ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--chunk", "100"], "--chunk: must be at most the 32 rows of a batch, got 100"),
+        (["--precision", "float8"], "--precision: invalid choice: 'float8'"),
+        (["--precision", "bfloat16", "--x64"], "--precision: bfloat16 is not allowed with"),
+        (["--warmup", "0.5", "--schedule", "constant"], "--warmup: not allowed with"),
+        (["--beta2", "1"], "--beta2: must be a number in [0, 1)"),
+    ],
+)
+def test_speed_flags_that_make_no_sense_get_one_line(run_script, flags, message):
+    done = run_script("train.py", *flags)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_bfloat16_run_passes_its_audit(run_script, tmp_path):
+    done = run_script("train.py", "--epochs", "2", "--precision", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "results" / "digits" / "summary.json").read_text())
+    assert summary["gradient_check"]["verdict"] == "pass"

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -6,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnet import data, mlp, train
+from jaxnet import backprop, batches, data, mlp, train
 
 SIZES = (64, 16, 10)
 DTYPE = np.dtype(jnp.result_type(float))
@@ -20,7 +21,7 @@ def params():
     return mlp.init(jax.random.key(0), SIZES)
 
 
-def fit(params, split, **changes):
+def fit(params, split, validation=None, **changes):
     keywords = {
         "key": jax.random.key(1),
         "optimizer": optax.sgd(0.5),
@@ -28,7 +29,7 @@ def fit(params, split, **changes):
         "epochs": 3,
         **changes,
     }
-    return train.fit(params, split, **keywords)
+    return train.fit(params, split, validation, **keywords)
 
 
 def test_training_learns_the_digits(digits):
@@ -50,9 +51,8 @@ def test_an_epoch_is_the_loop_that_it_stands_for(digits, params):
     """The scan against a Python loop over the minibatches that the key draws."""
     (epoch,) = fit(params, digits.train, epochs=1).epochs
     inputs, targets = map(np.asarray, digits.train)
-    order = jax.random.permutation(jax.random.fold_in(jax.random.key(1), 1), len(inputs))
     losses = []
-    for rows in np.asarray(order)[: len(order) // 32 * 32].reshape(-1, 32):
+    for rows in np.asarray(batches.draw(jax.random.key(1), 1, len(inputs), 32)):
         loss, gradient = jax.value_and_grad(mlp.loss)(params, inputs[rows], targets[rows])
         params = jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, params, gradient)
         losses.append(float(loss))
@@ -136,13 +136,11 @@ def test_the_same_key_draws_the_same_run_and_another_key_another(digits, params)
 
 def test_epochs_see_every_example_once_up_to_the_remainder(digits, params):
     """The minibatches of an epoch are disjoint; which examples are left out changes."""
-    order = [
-        np.asarray(train._draw_batches(jax.random.key(0), number, 100, 32)) for number in (1, 2)
-    ]
-    for batches in order:
-        assert batches.shape == (3, 32)
-        assert len(np.unique(batches)) == 96
-        assert batches.max() < 100
+    order = [np.asarray(batches.draw(jax.random.key(0), number, 100, 32)) for number in (1, 2)]
+    for epoch in order:
+        assert epoch.shape == (3, 32)
+        assert len(np.unique(epoch)) == 96
+        assert epoch.max() < 100
     assert set(order[0].ravel()) != set(order[1].ravel())
 
 
@@ -298,3 +296,66 @@ def test_data_that_does_not_fit_is_refused_before_training(digits, params):
 def test_make_optimizer_says_what_it_expected(args, message):
     with pytest.raises(ValueError, match=message):
         train.make_optimizer(*args)
+
+
+def as_bytes(split):
+    """The same examples, stored as bytes."""
+    return data.Split(
+        np.rint(np.asarray(split.inputs) * 255).astype(np.uint8), split.targets.astype(np.uint8)
+    )
+
+
+def as_floats(split):
+    return data.Split(split.inputs.astype(DTYPE) / 255, split.targets.astype(DTYPE))
+
+
+@pytest.mark.parametrize("batch_size", [32, 1294])
+def test_bytes_train_as_the_floats_that_they_stand_for(digits, params, batch_size):
+    stored = as_bytes(digits.train)
+    found, expected = (
+        list(fit(params, split, validation=split, batch_size=batch_size).epochs)[-1]
+        for split in (stored, as_floats(stored))
+    )
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=100 * EPSILON)
+    assert found.validation_loss == pytest.approx(expected.validation_loss, rel=100 * EPSILON)
+    evaluated = [train.evaluate(found.state.params, split) for split in (stored, as_floats(stored))]
+    assert evaluated[0].loss == pytest.approx(evaluated[1].loss, rel=100 * EPSILON)
+    assert evaluated[0].predicted.tolist() == evaluated[1].predicted.tolist()
+    assert train.predict(found.state.params, stored.inputs).tolist() == (
+        evaluated[0].predicted.tolist()
+    )
+
+
+def test_several_epochs_are_one_program_that_trains_as_one_by_one(digits, params):
+    gradient, optimizer = backprop.value_and_grad, optax.sgd(0.5)
+    one_by_one = [epoch.train_loss for epoch in fit(params, digits.train, epochs=3).epochs]
+    state = train.TrainState(params, optimizer.init(params))
+    state = jax.tree.map(jnp.array, state)
+    epochs = train.make_epochs(gradient, optimizer, 32, count=3)
+    _, losses = epochs(state, jax.random.key(1), np.uint32(1), *digits.train)
+    np.testing.assert_allclose(losses.mean(axis=1), one_by_one, rtol=100 * EPSILON)
+
+
+@pytest.mark.parametrize("chunk", [0, 33])
+def test_chunk_that_does_not_fit_is_refused(digits, params, chunk):
+    with pytest.raises(ValueError, match=f"chunk must be from 1 to the 32 rows .*, got {chunk}"):
+        fit(params, digits.train, chunk=chunk)
+
+
+@pytest.mark.skipif(np.float32 != DTYPE, reason="bfloat16 stands beside float32")
+def test_bfloat16_trains_as_far_as_float32(digits):
+    params = mlp.init(jax.random.key(0), (64, 64, 10))
+    accuracies = []
+    for precision in (None, "bfloat16"):
+        run = fit(
+            params,
+            digits.train,
+            digits.validation,
+            optimizer=optax.adam(0.01),
+            value_and_grad=functools.partial(backprop.value_and_grad, precision=precision),
+            epochs=30,
+        )
+        last = list(run.epochs)[-1]
+        assert all(leaf.dtype == DTYPE for leaf in jax.tree.leaves(last.state.params))
+        accuracies.append(last.validation_accuracy)
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.03)

@@ -1,12 +1,13 @@
 """Every picture, drawn from results; nothing else imports matplotlib."""
 
-from jaxnet.plots import lecture
+from jaxnet.plots import benchmark, lecture
 from jaxnet.plots.audit import convergence, detection, error_map, slopes
 from jaxnet.plots.circuit import circuit, circuits
 from jaxnet.plots.run import confusion, draw_run, first_layer, mistakes, training
 from jaxnet.plots.style import encode, styled
 
 __all__ = [
+    "benchmark",
     "circuit",
     "circuits",
     "confusion",

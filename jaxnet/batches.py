@@ -1,0 +1,200 @@
+"""How examples reach a step: as floats, in random order, and no more at once than a cache holds."""
+
+import collections
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet import mlp
+from jaxnet.mlp import Params
+
+ValueAndGrad = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, Params]]
+
+# What activations may take, measured (results/benchmark): on a CPU a share of the last cache, on
+# others of a memory that holds the parameters and the data as well.
+_CHUNK_BYTES = {"cpu": 10_000_000, "other": 2_000_000_000}
+_FETCHED = 2_560  # examples that are brought together at once
+
+
+def as_float(array: jax.Array, dtype: Any) -> jax.Array:
+    """Returns floating-point inputs: bytes are scaled, so that 255 becomes 1.
+
+    Args:
+      array: uint8 or floating-point.
+      dtype: of the result.
+    """
+    if array.dtype == np.uint8:
+        return array.astype(dtype) / 255
+    return array.astype(dtype)
+
+
+def from_bytes(value_and_grad: ValueAndGrad) -> ValueAndGrad:
+    """Returns a function that also takes inputs as bytes, and targets of any dtype."""
+
+    def scaled(params, inputs, targets):
+        dtype = params[0].weight.dtype
+        return value_and_grad(params, as_float(inputs, dtype), targets.astype(dtype))
+
+    return scaled
+
+
+def accumulate(value_and_grad: ValueAndGrad, chunk: int) -> ValueAndGrad:
+    """Returns a function of the same result, to rounding, that takes a batch ``chunk`` rows a turn.
+
+    Activations then take the memory of a chunk, and stay in a cache that holds them.
+
+    Args:
+      value_and_grad: of a loss that is a mean over the batch.
+      chunk: rows at a time, 1 or more; the last turn has what is left.
+
+    Raises:
+      ValueError: a chunk below 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be 1 or more, got {chunk}")
+
+    def accumulated(params, inputs, targets):
+        total = len(inputs)
+        if total <= chunk:
+            return value_and_grad(params, inputs, targets)
+
+        def add(sums, start, rows):
+            of_chunk = (jax.lax.dynamic_slice_in_dim(a, start, rows) for a in (inputs, targets))
+            means = value_and_grad(params, *of_chunk)
+            return jax.tree.map(lambda s, mean: s + mean * (rows / total), sums, means)
+
+        turns = total // chunk
+        shapes = jax.eval_shape(value_and_grad, params, inputs[:chunk], targets[:chunk])
+        sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        sums, _ = jax.lax.scan(
+            lambda sums, turn: (add(sums, turn * chunk, chunk), None), sums, jnp.arange(turns)
+        )
+        left = total - turns * chunk
+        return add(sums, turns * chunk, left) if left else sums
+
+    return accumulated
+
+
+def rows_per_chunk(params: Params, batch: int, platform: str) -> int:
+    """Returns how many rows of a batch to take at a time.
+
+    Args:
+      params: whose widths say what a row needs.
+      batch: rows in all.
+      platform: ``"cpu"``, or another, where the batch is cut only if memory would not hold it.
+
+    Returns:
+      From 1 to ``batch``; where it can be without halving it, a divisor of that.
+    """
+    budget = _CHUNK_BYTES["cpu" if platform == "cpu" else "other"]
+    most = max(1, budget // (params[0].weight.dtype.itemsize * sum(mlp.sizes(params))))
+    if batch <= most:
+        return batch
+    even = (rows for rows in range(most, most // 2, -1) if batch % rows == 0)
+    return next(even, most)
+
+
+def draw(key: jax.Array, number: jax.Array | int, examples: int, batch_size: int) -> jax.Array:
+    """Returns the examples of each minibatch of an epoch, ``(steps, batch_size)`` indices.
+
+    Those that fill no minibatch are left out, others in every epoch.
+    """
+    # One sort by 32 random bits. `jax.random.permutation` sorts twice, which on a CPU takes a tenth
+    # of an epoch, because two that draw the same keep their order: of 60,000, a pair in two epochs.
+    bits = jax.random.bits(jax.random.fold_in(key, number), (examples,), jnp.uint32)
+    steps = examples // batch_size
+    return jnp.argsort(bits)[: steps * batch_size].reshape(steps, batch_size)
+
+
+def scan(
+    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]],
+    state: Any,
+    rows: jax.Array,
+    inputs: jax.Array,
+    targets: jax.Array,
+) -> tuple[Any, jax.Array]:
+    """Takes a step with each minibatch, ``step(state, inputs, targets) -> (state, loss)``.
+
+    Args:
+      step: of training.
+      state: what it changes.
+      rows: ``(steps, batch_size)`` indices.
+      inputs: ``(examples, inputs)``.
+      targets: ``(examples, outputs)``.
+
+    Returns:
+      The last state, and the losses, ``(steps,)``.
+    """
+
+    # Some thousand examples are brought together at once: a batch at a time is slower by 15% with
+    # batches of 10, all at once by 5% with batches of 128, and takes the memory of another dataset.
+    def some(state, rows):
+        return jax.lax.scan(lambda s, batch: step(s, *batch), state, (inputs[rows], targets[rows]))
+
+    steps, batch_size = rows.shape
+    per = min(steps, max(1, _FETCHED // batch_size))
+    turns = steps // per
+    state, losses = jax.lax.scan(some, state, rows[: turns * per].reshape(turns, per, batch_size))
+    losses = losses.reshape(-1)
+    if steps % per:
+        state, rest = some(state, rows[turns * per :])
+        losses = jnp.concatenate([losses, rest])
+    return state, losses
+
+
+def stream(
+    value_and_grad: ValueAndGrad, params: Params, chunks: Iterable[tuple[Any, Any]], total: int
+) -> tuple[jax.Array, Params]:
+    """Returns loss and gradient over data that need not fit into memory.
+
+    While the device works on a chunk, the host brings the next one; more than a few are never held.
+
+    Args:
+      value_and_grad: of a loss that is a mean over the batch.
+      params: layers.
+      chunks: pairs of inputs, which may be bytes, and targets; all but the last of one length.
+      total: rows in all.
+
+    Raises:
+      ValueError: chunks that do not have so many rows.
+    """
+    sums, seen, started = None, 0, collections.deque()
+    for inputs, targets in chunks:
+        seen += len(inputs)
+        share = np.float32(len(inputs) / total)
+        sums = _add(value_and_grad, sums, params, *jax.device_put((inputs, targets)), share)
+        started.append(sums[0])
+        if len(started) > 2:
+            started.popleft().block_until_ready()
+    if sums is None or seen != total:
+        raise ValueError(f"chunks must have {total:,} rows in all, got {seen:,}")
+    return sums
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _add(value_and_grad, sums, params, inputs, targets, share):
+    means = from_bytes(value_and_grad)(params, inputs, targets)
+    if sums is None:
+        return jax.tree.map(lambda mean: mean * share.astype(mean.dtype), means)
+    return jax.tree.map(lambda s, mean: s + mean * share.astype(mean.dtype), sums, means)
+
+
+def read(
+    inputs: str | os.PathLike, targets: str | os.PathLike, chunk: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields so many rows at a time of two ``.npy`` files, of which no more is mapped at once.
+
+    Args:
+      inputs: path of ``(n, inputs)``.
+      targets: path of ``(n, outputs)``.
+      chunk: rows, 1 or more.
+    """
+    for start in range(0, len(np.load(inputs, mmap_mode="r")), chunk):
+        # Mapped anew each time: the pages of a map that stays count as the process's memory.
+        rows = slice(start, start + chunk)
+        yield np.load(inputs, mmap_mode="r")[rows], np.load(targets, mmap_mode="r")[rows]

@@ -1,0 +1,100 @@
+"""Measures jaxnet beside other libraries: the same work, the same run, a process each.
+
+  pip install -e '.[bench]'                                  the other libraries
+  python scripts/benchmark.py --suite step                   one iteration on 60,000 images
+  python scripts/benchmark.py --suite epoch                  minibatches
+  python scripts/benchmark.py --suite startup                from process to first epoch
+  python scripts/benchmark.py --suite time-to-accuracy       98% of MNIST
+  python scripts/benchmark.py --suite scaling                how time and memory grow
+  python scripts/benchmark.py --suite gradients              by hand and automatic
+  python scripts/benchmark.py --suite step --quick --peers jaxnet,torch,numpy
+
+Peers take turns, A B A B, so that what slows the machine slows all of them. The record is
+results/benchmark/SUITE-PLATFORM-CPUS.json, pictures beside it.
+"""
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+import cli
+import numpy as np
+import peers
+import tqdm
+from suites import SUITES, Run
+
+from jaxnet import data, record
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What the user asked for."""
+
+    suites: tuple[str, ...]
+    peers: tuple[str, ...]
+    quick: bool
+    out: Path
+    images: data.Dataset | None
+
+
+def parse(arguments: list[str] | None = None) -> Flags:
+    """Returns the flags, once they make sense."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--suite", default=",".join(SUITES), help=f"some of {', '.join(SUITES)} (all)")
+    add("--peers", default=",".join(peers.MODULES), help=f"some of {', '.join(peers.MODULES)}")
+    add("--quick", action="store_true", help="a tenth of the work: to see that it runs")
+    add("--out", type=Path, default=Path("results/benchmark"), help="folder (results/benchmark)")
+    add("--data-dir", type=Path, help="where prepared data is kept ($JAXNET_DATA_DIR)")
+    add("--manual-dir", type=Path, help="folder with downloaded archives ($JAXNET_MANUAL_DIR)")
+    given = parser.parse_args(arguments)
+    suites, names = (tuple(each.split(",")) for each in (given.suite, given.peers))
+    for flag, known, chosen in (("--suite", SUITES, suites), ("--peers", peers.MODULES, names)):
+        for each in chosen:
+            if each not in known:
+                parser.error(f"argument {flag}: must be of {', '.join(known)}, got {each!r}")
+    try:
+        record.check_writable(given.out)
+    except OSError as error:
+        reason = error.strerror or error
+        raise cli.StopError(f"--out {given.out} cannot be written: {reason}") from error
+    try:
+        images = data.load(
+            "mnist", data_dir=given.data_dir, manual_dir=given.manual_dir, dtype=np.uint8
+        )
+    except data.DataError as error:
+        if "time-to-accuracy" in suites:
+            raise cli.StopError(error) from error
+        print("MNIST is not here; random bytes take its place, which take the same time")
+        images = None
+    return Flags(suites, names, given.quick, given.out, images)
+
+
+def main(flags: Flags) -> int:
+    """Runs the suites, prints their tables and writes their records."""
+    missing = {name for name in flags.peers if not peers.is_installed(name)}
+    for name in sorted(missing):
+        print(f"{name} is left out: {peers.MODULES[name][1]} is not installed")
+    flags.out.mkdir(parents=True, exist_ok=True)
+    names = [name for name in flags.peers if name not in missing]
+    for suite in flags.suites:
+        with tempfile.TemporaryDirectory() as folder, tqdm.tqdm(disable=None, desc=suite) as bar:
+            run = Run(names, flags.quick, flags.images, Path(folder), bar)
+            found = SUITES[suite](run)
+        environment = {**record.environment(), "peers": peers.versions(names)}
+        platform, cpus = environment["platform"], environment["cpus"]
+        path = flags.out / f"{suite}-{platform}-{cpus}.json"
+        record.write_json(path, {"suite": suite, "environment": environment, **found.numbers})
+        print(f"\n{suite}\n\n{found.table}\n\nrecord: {path}", flush=True)
+        for name, figure in found.figures.items():
+            from jaxnet import plots  # only now, so that it is no part of what is measured
+
+            with plots.styled():
+                picture = figure()
+            picture.savefig(flags.out / f"{name}.png", dpi=110)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("benchmark.py", lambda: main(parse())))

@@ -1,0 +1,48 @@
+"""What the machine can do at best: products of matrices, and reading memory; no network."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+VARIANTS = {
+    "matmul": "The best rate of float32 products, GFLOP/s.",
+    "matmul-bfloat16": "The best rate of bfloat16 products, summed in float32, GFLOP/s.",
+    "bandwidth": "The rate at which a sum reads memory, GB/s.",
+}
+_SHAPES = ((2000, 784, 256), (4000, 784, 256), (2048, 2048, 2048), (4000, 1024, 1024))
+_REPEATS = 5
+
+
+def measure(variant: str) -> float:
+    """Returns the best rate of a few tries."""
+    if variant == "bandwidth":
+        array = jnp.ones(2**27, jnp.float32)  # half a gigabyte
+        return array.nbytes / _least_seconds(_sum, array) / 1e9
+    dtype = jnp.bfloat16 if variant == "matmul-bfloat16" else jnp.float32
+    rates = []
+    for rows, inner, columns in _SHAPES:
+        left, right = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
+        rates.append(2 * rows * inner * columns / _least_seconds(_multiply, left, right) / 1e9)
+    return float(np.max(rates))
+
+
+@jax.jit
+def _multiply(left, right):
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+
+@jax.jit
+def _sum(array):
+    return jnp.sum(array)
+
+
+def _least_seconds(function, *args) -> float:
+    function(*args).block_until_ready()
+    found = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        function(*args).block_until_ready()
+        found.append(time.perf_counter() - start)
+    return min(found)

@@ -1,0 +1,86 @@
+"""jaxnet: an epoch is one compiled program, on images as bytes."""
+
+import functools
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import cli
+import jax
+import numpy as np
+import optax
+
+from jaxnet import batches, train
+from jaxnet.mlp import Layer
+from peers import STREAM, Program, Work
+
+_STREAMED = 2_000  # rows at a time
+
+VARIANTS = {
+    "jaxnet": "An epoch as one compiled scan, gradients by hand, float32.",
+    "jaxnet-auto": "The same with jax.grad in the place of the gradient by hand.",
+    "jaxnet-bfloat16": "The same by hand, with products in bfloat16.",
+}
+
+
+def make(variant: str, work: Work) -> Program:
+    """Returns the program."""
+    cli.use_compilation_cache()
+    gradient = train.GRADIENTS["auto" if variant == "jaxnet-auto" else "hand"]
+    if variant == "jaxnet-bfloat16":
+        gradient = functools.partial(gradient, precision="bfloat16")
+    steps = work.epochs * work.steps if work.epochs else None
+    optimizer = train.make_optimizer(
+        work.optimizer,
+        work.learning_rate,
+        decay_steps=steps,
+        warmup_steps=work.warmup_steps,
+        beta2=work.beta2,
+    )
+    params = jax.device_put(tuple(Layer(*each) for each in work.params))
+    state = train.TrainState(params, optimizer.init(params))
+    targets = np.eye(work.sizes[-1], dtype=np.uint8)[work.labels]
+    if variant == STREAM:
+        return _stream(work, gradient, optimizer, state, targets)
+    data = jax.device_put((work.images, targets))
+    key = jax.random.key(work.seed)
+    chunk = batches.rows_per_chunk(params, work.batch_size, jax.default_backend())
+    epoch = train.make_epoch(gradient, optimizer, work.batch_size, chunk)
+    run = epoch.lower(state, key, np.uint32(1), *data).compile()
+    numbers = itertools.count(1)
+
+    def one_epoch():
+        nonlocal state
+        state, losses = run(state, key, jax.device_put(np.uint32(next(numbers))), *data)
+        return float(np.mean(jax.device_get(losses)))
+
+    def predict(images):
+        return np.asarray(train.predict(state.params, images))
+
+    return Program(one_epoch, predict, _describe(run))
+
+
+def _stream(work, gradient, optimizer, state, targets) -> Program:
+    """Returns full-batch descent on images that lie in a file."""
+    paths = (work.images.filename, Path(work.images.filename).with_name("targets.npy"))
+    np.save(paths[1], targets)
+
+    def one_epoch():
+        nonlocal state
+        chunks = batches.read(*paths, _STREAMED)
+        loss, slopes = batches.stream(gradient, state.params, chunks, len(targets))
+        updates, inner = optimizer.update(slopes, state.optimizer_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        state = train.TrainState(params, inner)
+        return float(jax.block_until_ready(loss))
+
+    return Program(one_epoch, lambda images: np.asarray(train.predict(state.params, images)))
+
+
+def _describe(run: jax.stages.Compiled) -> dict[str, float]:
+    text = run.as_text() or ""
+    names = {"products": r" dot\(", "fusions": r" fusion\(", "copies": r" (copy|transpose)\("}
+    counts = {name: float(len(re.findall(pattern, text))) for name, pattern in names.items()}
+    memory: Any = run.memory_analysis()
+    return {"temporary_mb": memory.temp_size_in_bytes / 2**20, **counts}

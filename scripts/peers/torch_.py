@@ -1,0 +1,89 @@
+"""PyTorch: a Sequential of Linear and Sigmoid, an optimizer of torch.optim, data in one tensor."""
+
+# pyright: reportMissingImports=false
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from peers import Program, Work
+
+CHUNK = 2_000  # rows whose activations the caches hold
+
+VARIANTS = {
+    "torch": "Eager PyTorch in float32, on one tensor that torch.randperm shuffles.",
+    "torch-compile": "PyTorch in float32 with the model compiled by torch.compile.",
+    "torch-chunked": "Eager PyTorch in float32, a step's gradient summed over 2,000 rows a time.",
+    "torch-bfloat16": "Eager PyTorch under autocast, products in bfloat16, params in float32.",
+    "torch-bfloat16-chunked": "The same, a step's gradient summed over 2,000 rows a time.",
+}
+
+
+def make(variant: str, work: Work) -> Program:
+    """Returns the program."""
+    is_half = "bfloat16" in variant
+    dtype = torch.bfloat16 if is_half else torch.float32  # autocast would cast inputs each time
+    inputs = scale(work.images).to(dtype)
+    targets = F.one_hot(torch.tensor(work.labels).long(), work.sizes[-1]).float()
+    model = network(work)
+    forward = torch.compile(model) if variant == "torch-compile" else model
+    if work.optimizer == "adam":
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=work.learning_rate, betas=(0.9, work.beta2), fused=True
+        )
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=work.learning_rate, fused=True)
+    scheduler = None
+    if work.epochs is not None:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: work.rate(step) / work.learning_rate
+        )
+    chunk = CHUNK if variant.endswith("chunked") else work.batch_size
+    generator = torch.Generator().manual_seed(work.seed)
+
+    def step(inputs, targets):
+        optimizer.zero_grad()
+        total = 0.0
+        for rows, wanted in zip(inputs.split(chunk), targets.split(chunk), strict=True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+                outputs = forward(rows)
+            loss = F.mse_loss(outputs.float(), wanted, reduction="sum") / len(inputs)
+            loss.backward()
+            total += loss.item()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        return total
+
+    def epoch():
+        if work.batch_size == len(inputs):
+            return step(inputs, targets)
+        order = torch.randperm(len(inputs), generator=generator)
+        batches = order[: work.steps * work.batch_size].split(work.batch_size)
+        return sum(step(inputs[batch], targets[batch]) for batch in batches) / work.steps
+
+    @torch.inference_mode()
+    def predict(images):
+        return model(scale(images)).argmax(dim=1).numpy()
+
+    return Program(epoch, predict)
+
+
+def network(work: Work) -> nn.Sequential:
+    """Returns the model with the parameters of the work."""
+    layers = []
+    for (fan_in, fan_out), (weight, bias) in zip(pairwise(work.sizes), work.params, strict=True):
+        linear = nn.Linear(fan_in, fan_out, bias=bias is not None)
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(weight.T))
+            if bias is not None:
+                linear.bias.copy_(torch.tensor(bias))
+        layers += [linear, nn.Sigmoid()]
+    return nn.Sequential(*layers)
+
+
+def scale(images) -> torch.Tensor:
+    """Returns what the network sees of uint8 images."""
+    return torch.tensor(images).float() / 255

@@ -1,0 +1,64 @@
+"""Runs one peer in a process of its own, at the command of `benchmark.py`.
+
+It reads a line of JSON at a time and answers with one: ``{"make": work}`` prepares, ``{"run": 1}``
+trains for an epoch and says how long it took, ``{"test": 1}`` says the accuracy, and, of a ceiling,
+``{"rate": 1}`` says how high it is.
+"""
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import peers
+
+
+def load(description: dict, *, is_mapped: bool) -> peers.Work:
+    """Returns the work that a line describes; its arrays lie in a folder."""
+    given = dict(description)
+    folder = Path(given.pop("folder"))
+    with np.load(folder / f"{given.pop('params')}.npz") as file:
+        arrays = dict(file)
+    layers = range(sum(name.startswith("weight") for name in arrays))
+    params = [(arrays[f"weight{i}"], arrays.get(f"bias{i}")) for i in layers]
+    images = np.load(folder / "images.npy", mmap_mode="r" if is_mapped else None)
+    labels = np.load(folder / "labels.npy")
+    return peers.Work(images, labels, params, **given)
+
+
+def main(name: str) -> None:
+    """Answers until there is nothing more to read."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    module = importlib.import_module(f"peers.{peers.module_of(name)}")
+    program: Any = None
+    folder = ""
+    for line in sys.stdin:
+        order, start, value = json.loads(line), time.perf_counter(), None
+        if "make" in order:
+            work = load(order["make"], is_mapped=name == peers.STREAM)
+            program, folder = module.make(name, work), order["make"]["folder"]
+        elif "rate" in order:
+            value = module.measure(name)
+        elif "test" in order:
+            images, labels = (np.load(f"{folder}/test_{name}.npy") for name in ("images", "labels"))
+            value = float(np.mean(program.predict(images) == labels))
+        else:
+            value = program.epoch()
+        answer = {
+            "value": value,
+            "compiled": program and program.compiled,
+            "seconds": time.perf_counter() - start,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,184 @@
+"""A run of a suite: peers in processes of their own, asked in turn."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+from jaxnet import data, mlp
+
+LECTURE = (784, 256, 128, 10)
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+class Found(NamedTuple):
+    """What came of a suite.
+
+    Attributes:
+      numbers: for the record.
+      table: for the terminal.
+      figures: what draws each picture, by name.
+    """
+
+    numbers: dict[str, Any]
+    table: str
+    figures: dict[str, Callable[[], Any]]
+
+
+@dataclasses.dataclass
+class Run:
+    """A run of a suite.
+
+    Attributes:
+      peers: names of those that take part.
+      quick: whether a tenth of the work will do.
+      dataset: MNIST as bytes, or None.
+      folder: for what processes exchange.
+      bar: shows what is done.
+    """
+
+    peers: Sequence[str]
+    quick: bool
+    dataset: data.Dataset | None
+    folder: Path
+    bar: tqdm.tqdm
+
+    def turns(self, usual: int) -> int:
+        """Returns how often to measure."""
+        return 2 if self.quick else usual
+
+    def write_images(self, count: int = 60_000) -> str:
+        """Writes so many images for the processes to read; returns what they are."""
+        count = count // 10 if self.quick else count
+        if self.dataset is None:
+            rng = np.random.default_rng(0)
+            images = rng.integers(0, 256, (count, 784), np.uint8)
+            images *= rng.random(images.shape, np.float32) < 0.19  # as dark as MNIST
+            labels = rng.integers(0, 10, count)
+        else:
+            splits = (self.dataset.train, self.dataset.validation or self.dataset.test)
+            images = np.concatenate([split.inputs for split in splits])[:count]
+            labels = np.concatenate([split.labels for split in splits])[:count]
+        self.write(images, labels)
+        return f"{len(images):,} {'random' if self.dataset is None else 'MNIST'} images"
+
+    def write(self, images: np.ndarray, labels: np.ndarray, prefix: str = "") -> None:
+        """Writes images and labels for the processes to read."""
+        np.save(self.folder / f"{prefix}images.npy", images)
+        np.save(self.folder / f"{prefix}labels.npy", labels)
+
+    def write_params(self, sizes: Sequence[int], *, bias: bool = True, seed: int = 0) -> str:
+        """Writes initial parameters, and returns the name of their file."""
+        params = mlp.init(jax.random.key(seed), sizes, bias=bias, dtype=np.float32)
+        arrays = {}
+        for i, layer in enumerate(params):
+            arrays[f"weight{i}"] = np.asarray(layer.weight)
+            if layer.bias is not None:
+                arrays[f"bias{i}"] = np.asarray(layer.bias)
+        name = "-".join(map(str, sizes)) + f"-{seed}"
+        np.savez(self.folder / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        return name
+
+
+class Peer:
+    """A peer in a process of its own."""
+
+    def __init__(self, name: str):
+        # A GPU is shared by all processes: none may take its memory for itself.
+        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "peers.worker", name],
+            cwd=SCRIPTS,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if sys.stderr.isatty() else None,
+            text=True,
+        )
+
+    def ask(self, order: str, value: Any = 1) -> dict[str, Any]:
+        """Returns the answer to an order.
+
+        Raises:
+          RuntimeError: a process that has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({order: value}) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+
+@contextmanager
+def processes(names: Iterable[str]):
+    """Starts a process for each peer, and ends them."""
+    with ExitStack() as stack:
+        found = [Peer(name) for name in names]
+        for peer in found:
+            stack.callback(peer.close)
+        yield found
+
+
+def interleave(run: Run, peers: Sequence[Peer], turns: int) -> dict[str, dict[str, Any]]:
+    """Returns what an epoch of each takes, in turns; the first, which compiles, is not counted."""
+    answers: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
+    for turn in range(turns + 1):
+        for peer in peers:
+            run.bar.set_postfix_str(f"{peer.name}, {turn} of {turns}")
+            answer = peer.ask("rate" if peer.name.startswith(("matmul", "bandwidth")) else "run")
+            if turn:
+                answers[peer.name].append(answer)
+            run.bar.update()
+    return {
+        name: {
+            "seconds": [each["seconds"] for each in of_peer],
+            "values": [each["value"] for each in of_peer],
+            "peak_mb": of_peer[-1]["peak_mb"],
+        }
+        for name, of_peer in answers.items()
+    }
+
+
+def median(values: Sequence[float]) -> float:
+    """Returns the median."""
+    return float(np.median(values))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns the median, and the least and the largest."""
+    return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns rows of the same columns as text."""
+    header = list(rows[0])
+    lines = [header, *([str(row[name]) for name in header] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )

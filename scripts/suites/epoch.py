@@ -1,0 +1,60 @@
+"""One epoch of minibatches."""
+
+from typing import Any
+
+import numpy as np
+
+from suites.common import LECTURE, Found, Run, interleave, median, processes, table
+
+_SMALL = (784, 30, 10)
+_ONE_FORM = {"numpy-float64", "torch-chunked", "torch-bfloat16-chunked"}  # of full batches
+_WORKS = [
+    (sizes, batch_size, optimizer)
+    for sizes, batch_sizes in ((_SMALL, (10, 32, 128)), (LECTURE, (10, 32, 128, 512)))
+    for batch_size in batch_sizes
+    for optimizer in ("sgd", "adam")
+]
+_RATES = {"sgd": 0.1, "adam": 0.001}
+
+
+def measure(run: Run) -> Found:
+    """Measures epochs of each size of minibatch, network and optimizer."""
+    images = run.write_images()
+    names = [name for name in run.peers if name not in _ONE_FORM]
+    works, rows = [], []
+    with processes(names) as started:
+        for sizes, batch_size, optimizer in _WORKS if not run.quick else _WORKS[:2]:
+            work = {
+                "folder": str(run.folder),
+                "params": run.write_params(sizes),
+                "batch_size": batch_size,
+                "optimizer": optimizer,
+                "learning_rate": _RATES[optimizer],
+            }
+            able = [peer for peer in started if _can(peer.name, batch_size, optimizer)]
+            for peer in able:
+                peer.ask("make", work)
+            found = interleave(run, able, run.turns(3))
+            title = f"{'-'.join(map(str, sizes))}, {batch_size}, {optimizer}"
+            works.append({"work": {**work, "folder": None}, "title": title, "peers": found})
+            seconds = {name: median(each["seconds"]) for name, each in found.items()}
+            row: dict[str, Any] = {"network, batch, optimizer": title}
+            for name in names:
+                row[name] = f"{seconds[name]:.3g}" if name in seconds else "-"
+            rows.append(row)
+    return Found({"images": images, "works": works}, table(rows), {})
+
+
+def _can(name: str, batch_size: int, optimizer: str) -> bool:
+    # Nielsen's loop knows no Adam, and takes the same time for larger batches.
+    return name != "nielsen" or (optimizer == "sgd" and batch_size == 10)
+
+
+def slowest(works: list[dict[str, Any]], name: str) -> float:
+    """Returns by how much a peer is slower than jaxnet at least."""
+    ratios = [
+        median(each["peers"][name]["seconds"]) / median(each["peers"]["jaxnet"]["seconds"])
+        for each in works
+        if name in each["peers"]
+    ]
+    return float(np.min(ratios))

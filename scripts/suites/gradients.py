@@ -1,0 +1,47 @@
+"""The gradient by hand beside jax.grad's, in the same program."""
+
+from suites.common import LECTURE, Found, Run, interleave, median, processes, table
+
+_PEERS = ("jaxnet", "jaxnet-auto")
+_WORKS = (
+    (LECTURE, 60_000),
+    (LECTURE, 128),
+    ((784, 30, 10), 10),
+    ((784, 1000, 500, 10), 128),
+    ((784, *[128] * 8, 10), 128),
+)
+
+
+def measure(run: Run) -> Found:
+    """Measures an epoch of each, and reads what the compiler made of it."""
+    images = run.write_images()
+    works, rows = [], []
+    with processes(_PEERS) as started:
+        for sizes, batch_size in _WORKS:
+            batch_size = min(batch_size, 6_000) if run.quick else batch_size
+            work = {
+                "folder": str(run.folder),
+                "params": run.write_params(sizes),
+                "batch_size": batch_size,
+                "optimizer": "sgd",
+                "learning_rate": 0.1,
+            }
+            compiled = {peer.name: peer.ask("make", work)["compiled"] for peer in started}
+            found = interleave(run, started, run.turns(7))
+            title = f"{'-'.join(map(str, sizes))}, batch {batch_size:,}"
+            works.append({"title": title, "peers": found, "compiled": compiled})
+            seconds = [median(found[name]["seconds"]) for name in _PEERS]
+            by_hand, automatic = (compiled[name] for name in _PEERS)
+            rows.append(
+                {
+                    "work": title,
+                    "by hand, s": f"{seconds[0]:.3g}",
+                    "jax.grad, s": f"{seconds[1]:.3g}",
+                    "ratio": f"{seconds[1] / seconds[0]:.2f}",
+                    **{
+                        name: f"{by_hand[name]:.0f} / {automatic[name]:.0f}"
+                        for name in ("temporary_mb", "products", "fusions", "copies")
+                    },
+                }
+            )
+    return Found({"images": images, "works": works}, table(rows), {})

@@ -1,0 +1,45 @@
+"""From the start of a process to the end of its first epoch on the digits."""
+
+import time
+
+import numpy as np
+
+from jaxnet import data
+from suites.common import Found, Run, median, processes, spread, table
+
+_LEFT_OUT = {"numpy-float64", "torch-chunked", "torch-bfloat16-chunked", "torch-bfloat16"}
+
+
+def measure(run: Run) -> Found:
+    """Measures a process a turn; the first turn fills the caches of those that have one."""
+    digits = data.load("digits", dtype=np.float32).train
+    run.write(np.rint(digits.inputs * 240).astype(np.uint8), digits.labels)
+    work = {
+        "folder": str(run.folder),
+        "params": run.write_params((64, 64, 10)),
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+    }
+    names = [name for name in run.peers if name not in _LEFT_OUT]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    cold = {}
+    for turn in range(run.turns(7) + 1):
+        for name in names:
+            run.bar.set_postfix_str(name)
+            start = time.perf_counter()
+            with processes([name]) as (peer,):
+                peer.ask("make", work)
+                peer.ask("run")
+                elapsed = time.perf_counter() - start
+            if turn:
+                seconds[name].append(elapsed)
+            else:
+                cold[name] = elapsed
+            run.bar.update()
+    rows = [
+        {"peer": name, "seconds": spread(of_peer), "first time": f"{cold[name]:.2f}"}
+        for name, of_peer in sorted(seconds.items(), key=lambda item: median(item[1]))
+    ]
+    numbers = {"work": {**work, "folder": None}, "seconds": seconds, "first time": cold}
+    return Found(numbers, table(rows), {})

@@ -1,0 +1,183 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnet import backprop, batches, mlp
+
+DTYPE = np.dtype(jnp.result_type(float))
+EPSILON = float(jnp.finfo(DTYPE).eps)
+LECTURE = (784, 256, 128, 10)
+
+
+def examples(rows, sizes=(20, 16, 10), seed=0):
+    """Parameters, inputs as bytes, targets."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.integers(0, 256, (rows, sizes[0]), np.uint8)
+    targets = np.eye(sizes[-1], dtype=DTYPE)[rng.integers(0, sizes[-1], rows)]
+    return mlp.init(jax.random.key(seed), sizes), inputs, targets
+
+
+def assert_same(found, expected, tolerance):
+    """Losses and gradients, each leaf to a share of its norm."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        distance = np.linalg.norm(np.asarray(a - b, np.float64))
+        assert distance <= tolerance * np.linalg.norm(np.asarray(b, np.float64))
+
+
+def whole(params, inputs, targets):
+    return backprop.value_and_grad(params, batches.as_float(inputs, DTYPE), targets)
+
+
+def test_bytes_are_scaled_and_floats_are_not():
+    scaled = batches.as_float(jnp.arange(256, dtype=jnp.uint8), DTYPE)
+    np.testing.assert_allclose(scaled, np.arange(256) / 255, rtol=2 * EPSILON)
+    assert scaled[-1] == 1
+    assert batches.as_float(jnp.array([0.5, 1.0], jnp.bfloat16), DTYPE).tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 100, 101])
+def test_chunks_add_up_to_the_whole(chunk):
+    params, inputs, targets = examples(100)
+    gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
+    found = jax.jit(gradient)(params, inputs, targets)
+    assert_same(found, whole(params, inputs, targets), 100 * EPSILON)
+
+
+def test_chunks_take_the_memory_of_a_chunk():
+    params, inputs, targets = examples(60_000, LECTURE)
+
+    def temporary(chunk):
+        gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
+        compiled = jax.jit(gradient).lower(params, inputs, targets).compile()
+        memory = compiled.memory_analysis()
+        if memory is None:
+            pytest.skip("the device does not say what a program allocates")
+        return memory.temp_size_in_bytes
+
+    per_row = DTYPE.itemsize * sum(LECTURE)
+    assert temporary(2_000) < 3 * 2_000 * per_row
+    assert temporary(60_000) > 60_000 * per_row / 2
+
+
+def test_chunk_below_one_is_refused():
+    with pytest.raises(ValueError, match="chunk must be 1 or more, got 0"):
+        batches.accumulate(backprop.value_and_grad, 0)
+
+
+@pytest.mark.skipif(np.float32 != DTYPE, reason="the widths are chosen for float32")
+@pytest.mark.parametrize(
+    ("sizes", "batch", "platform", "rows"),
+    [
+        (LECTURE, 60_000, "cpu", 2_000),
+        (LECTURE, 54_000, "cpu", 2_000),
+        (LECTURE, 59_999, "cpu", 2_122),  # a prime number of rows
+        (LECTURE, 128, "cpu", 128),
+        (LECTURE, 60_000, "cuda", 60_000),
+        ((784, 10_000, 10), 60_000, "cpu", 200),
+        ((10, 10_000_000), 4, "cpu", 1),
+    ],
+)
+def test_rows_per_chunk_suit_device_and_widths(sizes, batch, platform, rows):
+    params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), sizes))
+    found = batches.rows_per_chunk(params, batch, platform)
+    assert found == rows or (found <= batch and batch % found == 0 and found <= rows * 2)
+
+
+def test_every_example_is_drawn_once_and_each_epoch_anew():
+    first, second = (np.asarray(batches.draw(jax.random.key(0), i, 1000, 30)) for i in (1, 2))
+    assert first.shape == (33, 30)
+    assert len(set(first.ravel())) == 990
+    assert set(first.ravel()) <= set(range(1000))
+    assert (first != second).mean() > 0.9
+    # As a uniform order has it: examples do not stay near where they were.
+    assert abs(np.corrcoef(np.arange(990), first.ravel())[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize(("steps", "batch_size"), [(1, 5), (7, 1_000), (600, 10), (3, 3_000)])
+def test_scan_takes_every_batch_in_order(steps, batch_size):
+    inputs = jnp.arange(steps * batch_size, dtype=jnp.int32)
+    rows = jax.random.permutation(jax.random.key(0), steps * batch_size)
+    rows = rows.reshape(steps, batch_size)
+
+    def step(state, inputs, targets):
+        return state + 1, jnp.sum(inputs * (1 + state)) + jnp.sum(targets)
+
+    state, losses = batches.scan(step, jnp.int32(0), rows, inputs, inputs)
+    sums = np.asarray(rows).sum(axis=1)
+    assert state == steps
+    assert losses.tolist() == (sums * (2 + np.arange(steps))).astype(np.int32).tolist()
+
+
+def test_stream_from_files_is_the_whole(tmp_path):
+    params, inputs, targets = examples(1_000)
+    np.save(tmp_path / "inputs.npy", inputs)
+    np.save(tmp_path / "targets.npy", targets)
+    chunks = batches.read(tmp_path / "inputs.npy", tmp_path / "targets.npy", 300)
+    found = batches.stream(backprop.value_and_grad, params, chunks, 1_000)
+    assert_same(found, whole(params, inputs, targets), 100 * EPSILON)
+
+
+def test_stream_that_ends_early_is_refused():
+    params, inputs, targets = examples(10)
+    for chunks in ([], [(inputs, targets)]):
+        with pytest.raises(ValueError, match=r"chunks must have 1,000 rows in all, got (0|10)"):
+            batches.stream(backprop.value_and_grad, params, chunks, 1_000)
+
+
+@pytest.mark.skipif(np.float32 != DTYPE, reason="bfloat16 stands beside float32")
+@pytest.mark.parametrize("chunk", [50, 200])
+def test_bfloat16_is_within_its_bound(chunk):
+    params, inputs, targets = examples(200, (784, 64, 32, 10))
+    gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
+    found = jax.jit(batches.accumulate(batches.from_bytes(gradient), chunk))(
+        params, inputs, targets
+    )
+    exact = whole(params, inputs, targets)
+    assert_same(found, exact, 0.02)
+    # And it does round: what it gives is not float32's.
+    assert float(jnp.abs(found[1][0].weight - exact[1][0].weight).max()) > 1e-6
+
+
+def test_products_are_in_the_precision_and_sums_in_float32():
+    params, inputs, targets = examples(10)
+    gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
+    inputs = batches.as_float(inputs, DTYPE)
+    program = jax.make_jaxpr(gradient)(params, inputs, targets)
+    products = [
+        equation
+        for equation in program.jaxpr.eqns[0].params["jaxpr"].jaxpr.eqns
+        if equation.primitive.name == "dot_general"
+    ]
+    assert len(products) >= 4
+    for equation in products:
+        assert [v.aval.dtype for v in equation.invars] == [jnp.bfloat16] * 2
+        assert equation.outvars[0].aval.dtype == jnp.float32
+
+
+def test_precision_that_is_no_float_is_refused():
+    params, inputs, targets = examples(10)
+    inputs = batches.as_float(inputs, DTYPE)
+    for call in (
+        lambda: backprop.value_and_grad(params, inputs, targets, precision="int8"),
+        lambda: mlp.forward(params, inputs, precision="int8"),
+    ):
+        with pytest.raises(TypeError, match="precision must be a floating-point dtype, got int8"):
+            call()
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_gradient_in_bfloat16_takes_part_in_transformations(transform):
+    params, inputs, targets = examples(8)
+    inputs = batches.as_float(inputs, DTYPE)
+    gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
+    if transform is jax.vmap:
+        several = jax.vmap(gradient, (None, 0, 0))(params, inputs[:, None], targets[:, None])
+        found = jax.tree.map(lambda leaf: leaf.mean(axis=0), several)
+    else:
+        found = jax.jit(gradient)(params, inputs, targets)
+    assert_same(found, gradient(params, inputs, targets), 0.02)

@@ -1,0 +1,93 @@
+import importlib.util
+import json
+
+import benchmark
+import cli
+import numpy as np
+import peers
+import pytest
+from suites import common, scaling, step
+
+from jaxnet import mlp
+
+
+def test_step_suite_measures_peers_in_turn(run_script, tmp_path):
+    done = run_script("benchmark.py", "--suite", "step", "--quick", "--peers", "jaxnet,numpy")
+    assert done.returncode == 0, done.stderr
+    assert "random bytes take its place" in done.stdout
+    (path,) = (tmp_path / "results" / "benchmark").glob("step-*.json")
+    found = json.loads(path.read_text())
+    assert set(found["peers"]) == {"jaxnet", "numpy"}
+    for peer in found["peers"].values():
+        assert len(peer["seconds"]) == 2
+        assert peer["gflops"] == pytest.approx(found["work"]["gflop"] / np.median(peer["seconds"]))
+    # The same work: the same losses, iteration by iteration.
+    np.testing.assert_allclose(
+        found["peers"]["jaxnet"]["values"], found["peers"]["numpy"]["values"], rtol=1e-4
+    )
+    assert found["ceilings"]["matmul"] > 0
+    assert (tmp_path / "results" / "benchmark" / "roofline.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--suite", "sprint"], "--suite: must be of step, epoch"),
+        (["--peers", "jaxnet,theano"], "--peers: must be of jaxnet, jaxnet-auto"),
+        (["--suite", "time-to-accuracy", "--manual-dir", "."], "train-images-idx3-ubyte.gz"),
+        (["--out", "/dev/null/here"], "--out /dev/null/here cannot be written"),
+    ],
+)
+def test_bad_flags_get_one_line(flags, message, capsys):
+    assert _status(flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def _status(flags):
+    try:
+        return cli.run("benchmark.py", lambda: benchmark.main(benchmark.parse(flags)))
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_peer_that_is_not_installed_is_left_out_with_a_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "SUITES", {})
+    flags = benchmark.Flags((), ("torch", "flax"), True, tmp_path, None)
+    assert benchmark.main(flags) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "flax is left out: flax is not installed",
+        "torch is left out: torch is not installed",
+    ]
+
+
+def test_operations_are_those_of_the_lecture():
+    assert step.flops(common.LECTURE, 60_000) == pytest.approx(60.4e9, rel=1e-3)
+
+
+def test_exponents_are_those_of_the_larger_half():
+    curve = [{"size": n, "median": max(1.0, n / 100) ** 2} for n in (1, 10, 100, 1_000, 10_000)]
+    assert scaling._exponent(curve) == pytest.approx(2)
+
+
+def test_rates_rise_and_fall_as_optax_has_them():
+    import optax
+
+    work = peers.Work(
+        np.zeros((100, 4), np.uint8), np.zeros(100), [], 10, "adam", 0.5, epochs=5, warmup=0.2
+    )
+    expected = optax.warmup_cosine_decay_schedule(0, 0.5, 10, 50)
+    for number in (0, 3, 10, 11, 30, 49):
+        assert work.rate(number) == pytest.approx(float(expected(number)), rel=1e-5, abs=1e-7)
+
+
+def test_parameters_that_processes_read_are_those_of_the_library(tmp_path):
+    run = common.Run([], True, None, tmp_path, None)
+    name = run.write_params((4, 3, 2), seed=7)
+    import jax
+
+    expected = mlp.init(jax.random.key(7), (4, 3, 2), dtype=np.float32)
+    with np.load(tmp_path / f"{name}.npz") as file:
+        np.testing.assert_array_equal(file["weight1"], expected[1].weight)
+        np.testing.assert_array_equal(file["bias0"], expected[0].bias)
