@@ -29,7 +29,7 @@ def as_float(array: jax.Array, dtype: Any) -> jax.Array:
       dtype: of the result.
     """
     if array.dtype == np.uint8:
-        return array.astype(dtype) / 255
+        return array.astype(dtype) * (1 / 255)  # a division would take 4% of an iteration
     return array.astype(dtype)
 
 

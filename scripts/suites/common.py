@@ -139,15 +139,23 @@ def processes(names: Iterable[str]):
         yield found
 
 
-def interleave(run: Run, peers: Sequence[Peer], turns: int) -> dict[str, dict[str, Any]]:
-    """Returns what an epoch of each takes, in turns; the first, which compiles, is not counted."""
+def interleave(
+    run: Run, peers: Sequence[Peer], turns: int, *, epochs: int = 1
+) -> dict[str, dict[str, Any]]:
+    """Returns what an epoch of each takes.
+
+    Peers take turns of so many epochs. Before those a peer has one that does not count, because its
+    data has left the caches while others had their turn; the first turn of all, which compiles,
+    does not count either.
+    """
     answers: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
     for turn in range(turns + 1):
         for peer in peers:
             run.bar.set_postfix_str(f"{peer.name}, {turn} of {turns}")
-            answer = peer.ask("rate" if peer.name.startswith(("matmul", "bandwidth")) else "run")
+            order = "rate" if peer.name.startswith(("matmul", "bandwidth")) else "run"
+            peer.ask(order)
             if turn:
-                answers[peer.name].append(answer)
+                answers[peer.name] += [peer.ask(order) for _ in range(epochs)]
             run.bar.update()
     return {
         name: {

@@ -32,7 +32,7 @@ def measure(run: Run) -> Found:
         makers = {peer.name: peer for peer in started}
         for name in names:
             makers[name].ask("make", work)
-        found = interleave(run, started, run.turns(9))
+        found = interleave(run, started, run.turns(7), epochs=1 if run.quick else 3)
     ceilings = {name: median(found.pop(name)["values"]) for name in peers.CEILINGS}
     total = flops(LECTURE, count)
     rows, reference = [], median(found["jaxnet"]["seconds"]) if "jaxnet" in found else None
