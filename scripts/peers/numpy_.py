@@ -25,10 +25,12 @@ def make(variant: str, work: Work) -> Program:
     rng = np.random.default_rng(work.seed)
     taken = 0
 
+    activate = slides_sigmoid if variant == "numpy-float64" else sigmoid
+
     def forward(X):
         layers = [X]
         for W, b in zip(weights, biases, strict=True):
-            layers.append(sigmoid(W.dot(layers[-1]) if b is None else W.dot(layers[-1]) + b))
+            layers.append(activate(W.dot(layers[-1]) if b is None else W.dot(layers[-1]) + b))
         return layers
 
     def backward(layers, T):
@@ -74,6 +76,12 @@ def make(variant: str, work: Work) -> Program:
         return forward((images.astype(dtype) / 255).T)[-1].argmax(axis=0)
 
     return Program(epoch, predict)
+
+
+def slides_sigmoid(x):
+    """Returns the logistic sigmoid as the slide writes it."""
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.e ** (-x))
 
 
 def sigmoid(z):

@@ -22,7 +22,7 @@ def measure(run: Run) -> Found:
     count = 6_000 if run.quick else 60_000
     work = {
         "folder": str(run.folder),
-        "params": run.write_params(LECTURE),
+        "params": run.write_params(LECTURE, bias=False),  # as the slides have it
         "batch_size": count,
         "optimizer": "sgd",
         "learning_rate": 0.3,

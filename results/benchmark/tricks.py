@@ -1,0 +1,119 @@
+"""Measures what each trick of the training loop gains: with it and without, in turns.
+
+  python results/benchmark/tricks.py
+
+Writes tricks.json beside itself. Images are random bytes, as dark as MNIST's; times do not depend on
+what is in them.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnet import backprop, batches, mlp, record, train
+
+LECTURE, SMALL, ROWS = (784, 256, 128, 10), (784, 30, 10), 60_000
+TURNS, EPOCHS = 5, 3
+Epoch = Callable[[], None]
+
+
+def main() -> None:
+    """Measures and writes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (ROWS, 784), np.uint8)
+    images *= rng.random(images.shape, np.float32) < 0.19
+    targets = np.eye(10, dtype=np.uint8)[rng.integers(0, 10, ROWS)]
+    stored = jax.device_put((images, targets))
+    floats = (batches.as_float(stored[0], jnp.float32), stored[1].astype(jnp.float32))
+    half = functools.partial(backprop.value_and_grad, precision="bfloat16")
+    tricks: dict[str, tuple[Epoch, Epoch]] = {
+        "chunks of rows, full batch": (
+            epoch(stored, LECTURE, ROWS),
+            epoch(stored, LECTURE, ROWS, chunk=ROWS),
+        ),
+        "images as bytes, full batch": (
+            epoch(stored, LECTURE, ROWS),
+            epoch(floats, LECTURE, ROWS),
+        ),
+        "products in bfloat16, full batch": (
+            epoch(stored, LECTURE, ROWS, half),
+            epoch(stored, LECTURE, ROWS),
+        ),
+        "transposes laid out row by row, bfloat16, full batch": (
+            epoch(stored, LECTURE, ROWS, half),
+            epoch(stored, LECTURE, ROWS, half, (backprop, "_transpose", as_it_is)),
+        ),
+        "one sort for the order, batch 128": (
+            epoch(stored, LECTURE, 128),
+            epoch(stored, LECTURE, 128, replaced=(batches, "draw", by_permutation)),
+        ),
+        "thousands fetched at once, batch 128": (
+            epoch(stored, LECTURE, 128),
+            epoch(stored, LECTURE, 128, replaced=(batches, "_FETCHED", 1)),
+        ),
+        "thousands fetched at once, 784-30-10, batch 10": (
+            epoch(stored, SMALL, 10),
+            epoch(stored, SMALL, 10, replaced=(batches, "_FETCHED", 1)),
+        ),
+    }
+    found = {}
+    for name, pair in tricks.items():
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for turn in range(TURNS + 1):
+            for run, times in zip(pair, seconds, strict=True):
+                run()  # its data has left the caches in the other's turn
+                for _ in range(EPOCHS if turn else 0):
+                    start = time.perf_counter()
+                    run()
+                    times.append(time.perf_counter() - start)
+        gain = float(np.median(seconds[1]) / np.median(seconds[0]))
+        found[name] = {"with": seconds[0], "without": seconds[1], "times as fast": gain}
+        print(f"{name}: {gain:.2f} times as fast", flush=True)
+    here = Path(__file__).parent
+    record.write_json(here / "tricks.json", {"environment": record.environment(), **found})
+
+
+def epoch(data, sizes, batch_size, gradient=backprop.value_and_grad, replaced=None, chunk=None):
+    """Returns what trains for an epoch, compiled with a part of the library replaced, if any."""
+    optimizer = optax.sgd(0.1)
+    params = mlp.init(jax.random.key(0), sizes, dtype=jnp.float32)
+    state = train.TrainState(params, optimizer.init(params))
+    rows = chunk or batches.rows_per_chunk(params, batch_size, jax.default_backend())
+    wrapped = train.make_epoch(lambda *args: gradient(*args), optimizer, batch_size, rows)
+    jax.clear_caches()  # what is traced with the part replaced is not to be found again
+    if replaced is None:
+        run = wrapped.lower(state, jax.random.key(0), np.uint32(1), *data).compile()
+    else:
+        with mock.patch.object(*replaced):
+            run = wrapped.lower(state, jax.random.key(0), np.uint32(1), *data).compile()
+    jax.clear_caches()
+
+    def once():
+        nonlocal state
+        state, losses = run(state, jax.random.key(0), np.uint32(1), *data)
+        losses.block_until_ready()
+
+    return once
+
+
+def as_it_is(matrix, dtype):
+    """A transpose that XLA may fold into the product."""
+    return matrix.T.astype(dtype)
+
+
+def by_permutation(key, number, examples, batch_size):
+    """The order of the examples by `jax.random.permutation`."""
+    order = jax.random.permutation(jax.random.fold_in(key, number), examples)
+    steps = examples // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+if __name__ == "__main__":
+    main()
