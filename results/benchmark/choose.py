@@ -2,8 +2,8 @@
 
   python results/benchmark/choose.py
 
-Every recipe is 784-256-128-10 under Adam, products in bfloat16, a warm-up of a fifth of the steps and a
-cosine; four seeds. Writes choose.json beside itself.
+Every recipe is 784-256-128-10 under Adam, products in bfloat16, a warm-up of a fifth of the steps
+and a cosine; four seeds. Writes choose.json beside itself.
 """
 
 import functools

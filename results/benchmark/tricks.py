@@ -2,8 +2,8 @@
 
   python results/benchmark/tricks.py
 
-Writes tricks.json beside itself. Images are random bytes, as dark as MNIST's; times do not depend on
-what is in them.
+Writes tricks.json beside itself. Images are random bytes, as dark as MNIST's; times do not depend
+on what is in them.
 """
 
 import functools
