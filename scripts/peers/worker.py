@@ -19,7 +19,7 @@ import numpy as np
 import peers
 
 
-def load(description: dict, *, is_mapped: bool) -> peers.Work:
+def load(description: dict) -> peers.Work:
     """Returns the work that a line describes; its arrays lie in a folder."""
     given = dict(description)
     folder = Path(given.pop("folder"))
@@ -27,7 +27,7 @@ def load(description: dict, *, is_mapped: bool) -> peers.Work:
         arrays = dict(file)
     layers = range(sum(name.startswith("weight") for name in arrays))
     params = [(arrays[f"weight{i}"], arrays.get(f"bias{i}")) for i in layers]
-    images = np.load(folder / "images.npy", mmap_mode="r" if is_mapped else None)
+    images = np.load(folder / "images.npy", mmap_mode="r")  # each keeps what form it likes
     labels = np.load(folder / "labels.npy")
     return peers.Work(images, labels, params, **given)
 
@@ -42,8 +42,7 @@ def main(name: str) -> None:
     for line in sys.stdin:
         order, start, value = json.loads(line), time.perf_counter(), None
         if "make" in order:
-            work = load(order["make"], is_mapped=name == peers.STREAM)
-            program, folder = module.make(name, work), order["make"]["folder"]
+            program, folder = module.make(name, load(order["make"])), order["make"]["folder"]
         elif "rate" in order:
             value = module.measure(name)
         elif "test" in order:
