@@ -125,6 +125,21 @@ def test_the_learning_rate_falls_along_a_cosine(name, work):
     assert fourth == pytest.approx(third, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_the_learning_rate_rises_before_it_falls(name, work):
+    asked = work(epochs=4, warmup=0.5)
+    assert [asked.rate(step) / RATE for step in range(4)] == pytest.approx([0, 0.5, 1, 0.5])
+    epoch = make(name, asked).epoch
+    params = tuple(mlp.Layer(*map(jnp.asarray, layer)) for layer in asked.params)
+    inputs = jnp.asarray(asked.images, jnp.float32) / 255
+    targets = jax.nn.one_hot(asked.labels, 10, dtype=jnp.float32)
+    for step in range(4):
+        loss, slopes = backprop.value_and_grad(params, inputs, targets)
+        assert epoch() == pytest.approx(float(loss), rel=1e-4)
+        rate = asked.rate(step)
+        params = jax.tree.map(lambda leaf, slope, rate=rate: leaf - rate * slope, params, slopes)
+
+
 @pytest.mark.parametrize("name", ["nielsen", "sklearn"])
 def test_what_a_library_has_not_is_refused(name, work):
     with pytest.raises(ValueError, match=name):

@@ -29,7 +29,7 @@ def make(variant: str, work: Work) -> Program:
     rate = work.learning_rate
     if work.epochs is not None:
         rate = keras.optimizers.schedules.CosineDecay(
-            0 if work.warmup else rate,
+            0.0 if work.warmup else rate,
             work.epochs * work.steps - work.warmup_steps,
             warmup_target=rate if work.warmup else None,
             warmup_steps=work.warmup_steps,
