@@ -259,7 +259,9 @@ def make_audit(config: Config, examples: data.Split, key: jax.Array) -> Audit:
     inputs, targets = (jax.device_put(array[:batch]) for array in examples)
     dtype = jnp.result_type(float)
     arrays = (batches.as_float(inputs, dtype), targets.astype(dtype))
-    options = {} if precision_of(config) is None else {"tolerance": BFLOAT16_TOLERANCE}
+    options: dict[str, Any] = (
+        {} if precision_of(config) is None else {"tolerance": BFLOAT16_TOLERANCE}
+    )
     audit = gradcheck.make_check(mlp.loss, **options)
     value_and_grad = make_gradient(config)
 
