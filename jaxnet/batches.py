@@ -166,7 +166,7 @@ def stream(
     sums, seen, started = None, 0, collections.deque()
     for inputs, targets in chunks:
         seen += len(inputs)
-        share = np.float32(len(inputs) / total)
+        share = np.float64(len(inputs) / total)
         sums = _add(value_and_grad, sums, params, *jax.device_put((inputs, targets)), share)
         started.append(sums[0])
         if len(started) > 2:
