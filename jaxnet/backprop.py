@@ -84,7 +84,7 @@ def _backward(residuals, cotangent, precision=None):
 
 
 def _transpose(matrix, dtype):
-    # XLA's fast bfloat16 products on CPU take matrices only that lie in memory row by row: 1.6
+    # XLA's fast bfloat16 products on CPU take matrices only that lie in memory row by row: 1.45
     # times the speed (results/benchmark). In other precisions the copy would cost more than it won.
     matrix = matrix.T.astype(dtype)
     if dtype != jnp.bfloat16 or jax.default_backend() != "cpu":

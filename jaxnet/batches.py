@@ -21,24 +21,29 @@ _CHUNK_BYTES = {"cpu": 10_000_000, "other": 2_000_000_000}
 _FETCHED = 2_560  # examples that are brought together at once
 
 
-def as_float(array: jax.Array, dtype: Any) -> jax.Array:
-    """Returns floating-point inputs: bytes are scaled, so that 255 becomes 1.
+def as_float(inputs: jax.Array, dtype: Any) -> jax.Array:
+    """Returns inputs that are bytes as floats, so that 255 becomes 1; others as they are.
 
     Args:
-      array: uint8 or floating-point.
-      dtype: of the result.
+      inputs: uint8, or of the dtype already.
+      dtype: of the parameters.
     """
-    if array.dtype == np.uint8:
-        return array.astype(dtype) * (1 / 255)  # a division would take 4% of an iteration
-    return array.astype(dtype)
+    if inputs.dtype != np.uint8:
+        return inputs
+    return inputs.astype(dtype) * (1 / 255)  # a division would take longer
+
+
+def as_floats(inputs: jax.Array, targets: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns inputs as `as_float` does, and one-hot targets that are bytes as 0 and 1."""
+    is_stored = targets.dtype == np.uint8
+    return as_float(inputs, dtype), targets.astype(dtype) if is_stored else targets
 
 
 def from_bytes(value_and_grad: ValueAndGrad) -> ValueAndGrad:
-    """Returns a function that also takes inputs as bytes, and targets of any dtype."""
+    """Returns a function that also takes inputs and targets that are bytes."""
 
     def scaled(params, inputs, targets):
-        dtype = params[0].weight.dtype
-        return value_and_grad(params, as_float(inputs, dtype), targets.astype(dtype))
+        return value_and_grad(params, *as_floats(inputs, targets, params[0].weight.dtype))
 
     return scaled
 

@@ -226,9 +226,7 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
     Raises:
       TypeError: what is no transformation.
     """
-    if not isinstance(
-        transform, optax.GradientTransformation | optax.GradientTransformationExtraArgs
-    ):
+    if not isinstance(transform, optax.GradientTransformation):
         got = getattr(transform, "__name__", type(transform).__name__)
         raise TypeError(f"transform must be an optax.GradientTransformation, got {got}")
     update = optax.with_extra_args_support(transform).update

@@ -228,8 +228,7 @@ def loss_and_accuracy(
 
     Arguments and errors are those of `mlp.loss`; inputs may be bytes.
     """
-    dtype = params[0].weight.dtype
-    inputs, targets = batches.as_float(inputs, dtype), targets.astype(dtype)
+    inputs, targets = batches.as_floats(inputs, targets, params[0].weight.dtype)
     mlp.check(params, inputs, targets)
     outputs = mlp.forward(params, inputs)
     right = mlp.classes(outputs) == mlp.classes(targets)
@@ -286,11 +285,6 @@ _EVALUATED = 10_000  # examples at a time
 @jax.jit
 def _outputs(params: Params, inputs: jax.Array) -> jax.Array:
     return mlp.forward(params, batches.as_float(inputs, params[0].weight.dtype))
-
-
-def predict(params: Params, inputs: jax.Array) -> jax.Array:
-    """Returns the class of each input, which may be bytes; see `mlp.predict`."""
-    return mlp.classes(_outputs(params, inputs))
 
 
 def _check_split(params: Params, split: Split) -> None:

@@ -78,6 +78,8 @@ def main(flags: Flags) -> int:
         print(f"{name} is left out: {peers.MODULES[name][1]} is not installed")
     flags.out.mkdir(parents=True, exist_ok=True)
     names = [name for name in flags.peers if name not in missing]
+    if not names:
+        raise cli.StopError("none of the peers is installed: pip install -e '.[bench]'")
     for suite in flags.suites:
         with tempfile.TemporaryDirectory() as folder, tqdm.tqdm(disable=None, desc=suite) as bar:
             run = Run(names, flags.quick, flags.images, Path(folder), bar)
@@ -85,14 +87,17 @@ def main(flags: Flags) -> int:
         environment = {**record.environment(), "peers": peers.versions(names)}
         platform, cpus = environment["platform"], environment["cpus"]
         path = flags.out / f"{suite}-{platform}-{cpus}.json"
-        record.write_json(path, {"suite": suite, "environment": environment, **found.numbers})
+        numbers = {"suite": suite, "environment": environment, **found.numbers}
+        if run.failed:
+            numbers["left out"] = run.failed
+        record.write_json(path, numbers)
         print(f"\n{suite}\n\n{found.table}\n\nrecord: {path}", flush=True)
-        for name, figure in found.figures.items():
+        for name in found.pictures:
             from jaxnet import plots  # only now, so that it is no part of what is measured
 
             with plots.styled():
-                picture = figure()
-            picture.savefig(flags.out / f"{name}.png", dpi=110)
+                figure = getattr(plots.benchmark, name)(numbers)
+            figure.savefig(flags.out / f"{name}.png", dpi=110)
     return 0
 
 

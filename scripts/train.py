@@ -183,11 +183,14 @@ def parse(argv: list[str] | None = None) -> dict[str, Any]:
         given["epochs"] = given.pop("iterations")
     if "warmup" in given and given.get("schedule") == "constant":
         parser.error("argument --warmup: not allowed with --schedule constant")
-    if given.get("precision") == "bfloat16" and "x64" in given:
-        parser.error("argument --precision: bfloat16 is not allowed with argument --x64")
     if given.get("preset") == "lecture" and "batch_size" in given:
         parser.error("argument --batch-size: the lecture's program takes all images at once")
-    return DEFAULTS | PRESETS[given.get("preset")] | given
+    flags = DEFAULTS | PRESETS[given.get("preset")] | given
+    if flags["precision"] == "bfloat16" and flags["x64"]:
+        parser.error("argument --precision: bfloat16 is not allowed with argument --x64")
+    if "beta2" in given and not flags["optimizer"].startswith("adam"):
+        parser.error(f"argument --beta2: not allowed with --optimizer {flags['optimizer']}")
+    return flags
 
 
 def configure(flags: dict[str, Any], dataset: data.Dataset) -> Config:
@@ -257,8 +260,7 @@ def make_audit(config: Config, examples: data.Split, key: jax.Array) -> Audit:
     """Returns the audit of the gradient that trains on a real batch, compiled once for a run."""
     batch = min(CHECK_BATCH, len(examples.inputs))
     inputs, targets = (jax.device_put(array[:batch]) for array in examples)
-    dtype = jnp.result_type(float)
-    arrays = (batches.as_float(inputs, dtype), targets.astype(dtype))
+    arrays = batches.as_floats(inputs, targets, jnp.result_type(float))
     options: dict[str, Any] = (
         {} if precision_of(config) is None else {"tolerance": BFLOAT16_TOLERANCE}
     )
@@ -429,7 +431,7 @@ def record_test(params: mlp.Params, dataset: data.Dataset, log: record.Record) -
             "index": int(index),
             "label": int(dataset.test.labels[index]),
             "predicted": int(result.predicted[index]),
-            "image": (as_bytes(dataset.test.inputs[index]).reshape(dataset.image_shape).tolist()),
+            "image": as_bytes(dataset.test.inputs[index]).reshape(dataset.image_shape).tolist(),
         }
         for index in result.mistakes[:WORST]
     ]

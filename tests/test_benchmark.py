@@ -3,9 +3,12 @@ import json
 
 import benchmark
 import cli
+import jax
 import numpy as np
+import optax
 import peers
 import pytest
+import tqdm
 from suites import common, scaling, step
 
 from jaxnet import mlp
@@ -53,9 +56,9 @@ def _status(flags):
 
 def test_peer_that_is_not_installed_is_left_out_with_a_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(benchmark, "SUITES", {})
     flags = benchmark.Flags((), ("torch", "flax"), True, tmp_path, None)
-    assert benchmark.main(flags) == 0
+    with pytest.raises(cli.StopError, match="none of the peers is installed"):
+        benchmark.main(flags)
     assert capsys.readouterr().out.splitlines() == [
         "flax is left out: flax is not installed",
         "torch is left out: torch is not installed",
@@ -71,9 +74,23 @@ def test_exponents_are_those_of_the_larger_half():
     assert scaling._exponent(curve) == pytest.approx(2)
 
 
-def test_rates_rise_and_fall_as_optax_has_them():
-    import optax
+def a_run(folder):
+    return common.Run([], True, None, folder, tqdm.tqdm(disable=True))
 
+
+def test_peer_that_ends_is_left_out_and_the_others_go_on(tmp_path, capsys):
+    run = a_run(tmp_path)
+    run.write_images(1_000)
+    work = run.work((784, 3, 10), 100, epochs=1)  # a schedule, which Nielsen's loop has not
+    with common.processes(run, ["nielsen", "numpy"]) as started:
+        assert set(common.prepare(run, started, work)) == {"numpy"}
+        found = common.interleave(run, started, 1)
+    assert set(found) == {"numpy"}
+    assert "ValueError" in run.failed["nielsen"]
+    assert "nielsen is left out from here on: it ended with status 1" in capsys.readouterr().out
+
+
+def test_rates_rise_and_fall_as_optax_has_them():
     work = peers.Work(
         np.zeros((100, 4), np.uint8), np.zeros(100), [], 10, "adam", 0.5, epochs=5, warmup=0.2
     )
@@ -83,10 +100,7 @@ def test_rates_rise_and_fall_as_optax_has_them():
 
 
 def test_parameters_that_processes_read_are_those_of_the_library(tmp_path):
-    run = common.Run([], True, None, tmp_path, None)
-    name = run.write_params((4, 3, 2), seed=7)
-    import jax
-
+    name = a_run(tmp_path).work((4, 3, 2), 1, seed=7)["params"]
     expected = mlp.init(jax.random.key(7), (4, 3, 2), dtype=np.float32)
     with np.load(tmp_path / f"{name}.npz") as file:
         np.testing.assert_array_equal(file["weight1"], expected[1].weight)

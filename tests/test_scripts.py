@@ -801,7 +801,9 @@ def test_cache_that_cannot_be_written_gets_one_line(run_script, tmp_path):
         (["--precision", "float8"], "--precision: invalid choice: 'float8'"),
         (["--precision", "bfloat16", "--x64"], "--precision: bfloat16 is not allowed with"),
         (["--warmup", "0.5", "--schedule", "constant"], "--warmup: not allowed with"),
+        (["--preset", "fast", "--x64"], "--precision: bfloat16 is not allowed with"),
         (["--beta2", "1"], "--beta2: must be a number in [0, 1)"),
+        (["--beta2", "0.9", "--optimizer", "sgd"], "--beta2: not allowed with --optimizer sgd"),
     ],
 )
 def test_speed_flags_that_make_no_sense_get_one_line(run_script, flags, message):

@@ -321,9 +321,6 @@ def test_bytes_train_as_the_floats_that_they_stand_for(digits, params, batch_siz
     evaluated = [train.evaluate(found.state.params, split) for split in (stored, as_floats(stored))]
     assert evaluated[0].loss == pytest.approx(evaluated[1].loss, rel=100 * EPSILON)
     assert evaluated[0].predicted.tolist() == evaluated[1].predicted.tolist()
-    assert train.predict(found.state.params, stored.inputs).tolist() == (
-        evaluated[0].predicted.tolist()
-    )
 
 
 def test_several_epochs_are_one_program_that_trains_as_one_by_one(digits, params):

@@ -37,12 +37,13 @@ def roofline(numbers: Mapping[str, Any]) -> Figure:
         x, y = gflop / (pixels * size), peer["gflops"]
         color = ORANGE if name.startswith("jaxnet") else BLUE
         axes.plot(x, y, "o", color=color, ms=5)
+        is_left = color == BLUE and size != 4  # where there is room beside the column
         lowest[x] = min(y, lowest.get(x, np.inf) - ceilings["matmul-bfloat16"] / 28)
         axes.annotate(
             name,
             (x, y),
-            xytext=((1.12 if color == ORANGE else 0.89) * x, lowest[x]),
-            ha="left" if color == ORANGE else "right",
+            xytext=((0.89 if is_left else 1.12) * x, lowest[x]),
+            ha="right" if is_left else "left",
             va="center",
             fontsize=7,
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4},
@@ -55,7 +56,7 @@ def roofline(numbers: Mapping[str, Any]) -> Figure:
         xlim=(4, 5000),
     )
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

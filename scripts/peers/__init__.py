@@ -1,8 +1,8 @@
 """The same network, the same work, as the users of other libraries would write it.
 
-Each module but `worker` and `ceilings` is a library. It has ``VARIANTS``, the names under which it
-competes with one sentence each, and ``make(variant, work)``, which returns a `Program`. `worker`
-runs one in a process of its own.
+Each module but `worker`, `ceilings` and `optax_` is a library. It has ``VARIANTS``, the names under
+which it competes with one sentence each, and ``make(variant, work)``, which returns a `Program`.
+`worker` runs one in a process of its own.
 """
 
 import importlib.util

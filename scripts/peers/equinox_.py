@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from peers import Program, Work
+from peers.optax_ import transformation
 
 VARIANTS = {
     "equinox": "eqx.Module under jax.vmap, an eqx.filter_jit of a step with optax, a Python loop.",
@@ -57,13 +57,7 @@ def make(variant: str, work: Work) -> Program:
     if work.batch_size == len(inputs):
         inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     rng = np.random.default_rng(work.seed)
-    rate = work.learning_rate
-    if work.epochs is not None:
-        total = work.epochs * work.steps
-        rate = optax.warmup_cosine_decay_schedule(
-            0 if work.warmup else rate, rate, work.warmup_steps, total
-        )
-    optimizer = optax.adam(rate, b2=work.beta2) if work.optimizer == "adam" else optax.sgd(rate)
+    optimizer = transformation(work)
     model = MLP(work, key=jax.random.key(work.seed))
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 

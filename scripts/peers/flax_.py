@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from peers import Program, Work
+from peers.optax_ import transformation
 
 VARIANTS = {
     "flax": "nnx.Module and nnx.Optimizer, an nnx.jit of a step, cached, in a Python loop.",
@@ -62,13 +62,7 @@ def make(variant: str, work: Work) -> Program:
     if work.batch_size == len(inputs):
         inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     rng = np.random.default_rng(work.seed)
-    rate = work.learning_rate
-    if work.epochs is not None:
-        total = work.epochs * work.steps
-        rate = optax.warmup_cosine_decay_schedule(
-            0 if work.warmup else rate, rate, work.warmup_steps, total
-        )
-    transform = optax.adam(rate, b2=work.beta2) if work.optimizer == "adam" else optax.sgd(rate)
+    transform = transformation(work)
     model = MLP(work, rngs=nnx.Rngs(work.seed))
     optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
     # Flax's guide to performance: it spares each step a walk through both objects.

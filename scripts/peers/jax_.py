@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from peers import Program, Work
+from peers.optax_ import transformation
 
 VARIANTS = {
     "jax": "jax.value_and_grad in one jitted update a minibatch, a Python loop over NumPy rows.",
@@ -19,20 +20,15 @@ def make(variant: str, work: Work) -> Program:
     if work.batch_size == len(inputs):
         inputs, targets = jax.device_put((inputs, targets))
     rng = np.random.default_rng(work.seed)
-    rate = work.learning_rate
-    if work.epochs is not None:
-        total = work.epochs * work.steps
-        rate = optax.warmup_cosine_decay_schedule(
-            0 if work.warmup else rate, rate, work.warmup_steps, total
-        )
-    optimizer = optax.adam(rate, b2=work.beta2) if work.optimizer == "adam" else optax.sgd(rate)
+    optimizer = transformation(work)
     by_hand = work.optimizer == "sgd" and work.epochs is None
 
     @jax.jit
     def update(params, state, batch):
         loss, gradient = jax.value_and_grad(mean_squared_error)(params, batch)
         if by_hand:
-            return jax.tree.map(lambda p, g: p - rate * g, params, gradient), state, loss
+            params = jax.tree.map(lambda p, g: p - work.learning_rate * g, params, gradient)
+            return params, state, loss
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
 

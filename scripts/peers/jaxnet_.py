@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxnet import batches, train
+from jaxnet import batches, mlp, train
 from jaxnet.mlp import Layer
 from peers import STREAM, Program, Work
 
@@ -55,10 +55,7 @@ def make(variant: str, work: Work) -> Program:
         state, losses = run(state, key, jax.device_put(np.uint32(next(numbers))), *data)
         return float(np.mean(jax.device_get(losses)))
 
-    def predict(images):
-        return np.asarray(train.predict(state.params, images))
-
-    return Program(one_epoch, predict, _describe(run))
+    return Program(one_epoch, lambda images: _predict(state.params, images), _describe(run))
 
 
 def _stream(work, gradient, optimizer, state, targets) -> Program:
@@ -75,7 +72,11 @@ def _stream(work, gradient, optimizer, state, targets) -> Program:
         state = train.TrainState(params, inner)
         return float(jax.block_until_ready(loss))
 
-    return Program(one_epoch, lambda images: np.asarray(train.predict(state.params, images)))
+    return Program(one_epoch, lambda images: _predict(state.params, images))
+
+
+def _predict(params, images) -> np.ndarray:
+    return np.asarray(mlp.predict(params, batches.as_float(images, np.float32)))
 
 
 def _describe(run: jax.stages.Compiled) -> dict[str, float]:

@@ -19,10 +19,9 @@ import numpy as np
 import peers
 
 
-def load(description: dict) -> peers.Work:
-    """Returns the work that a line describes; its arrays lie in a folder."""
+def load(description: dict, folder: Path) -> peers.Work:
+    """Returns the work that a line describes; its arrays lie in the folder."""
     given = dict(description)
-    folder = Path(given.pop("folder"))
     with np.load(folder / f"{given.pop('params')}.npz") as file:
         arrays = dict(file)
     layers = range(sum(name.startswith("weight") for name in arrays))
@@ -41,21 +40,20 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(name: str) -> None:
+def main(name: str, folder: Path) -> None:
     """Answers until there is nothing more to read."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     module = importlib.import_module(f"peers.{peers.module_of(name)}")
     program: Any = None
-    folder = ""
     for line in sys.stdin:
         order, start, value = json.loads(line), time.perf_counter(), None
         if "make" in order:
-            program, folder = module.make(name, load(order["make"])), order["make"]["folder"]
+            program = module.make(name, load(order["make"], folder))
         elif "rate" in order:
             value = module.measure(name)
         elif "test" in order:
-            images, labels = (np.load(f"{folder}/test_{name}.npy") for name in ("images", "labels"))
+            images, labels = (np.load(folder / f"test_{each}.npy") for each in ("images", "labels"))
             value = float(np.mean(program.predict(images) == labels))
         else:
             value = program.epoch()
@@ -69,4 +67,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -3,23 +3,14 @@
 A suite is a function of a `Run` that returns what it `Found`.
 """
 
-import importlib
-from collections.abc import Callable
+from suites import accuracy, epoch, gradients, scaling, startup, step
+from suites.common import Run as Run
 
-from suites.common import Found, Run
-
-_MODULES = {
-    "step": "step",
-    "epoch": "epoch",
-    "startup": "startup",
-    "time-to-accuracy": "accuracy",
-    "scaling": "scaling",
-    "gradients": "gradients",
+SUITES = {
+    "step": step.measure,
+    "epoch": epoch.measure,
+    "startup": startup.measure,
+    "time-to-accuracy": accuracy.measure,
+    "scaling": scaling.measure,
+    "gradients": gradients.measure,
 }
-
-
-def _suite(module: str) -> Callable[[Run], Found]:
-    return lambda run: importlib.import_module(f"suites.{module}").measure(run)
-
-
-SUITES = {name: _suite(module) for name, module in _MODULES.items()}

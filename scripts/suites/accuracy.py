@@ -42,25 +42,23 @@ def measure(run: Run) -> Found:
     names = [name for name in run.peers if name not in _LEFT_OUT]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for seed in range(run.turns(3) + 1):
-        work = {
-            **recipe,
-            "folder": str(run.folder),
-            "params": run.write_params(LECTURE, seed=seed),
-            "seed": seed,
-        }
+        work = run.work(LECTURE, seed=seed, **recipe)
         for name in names:
+            if name in run.failed:
+                continue
             run.bar.set_postfix_str(name)
             start = time.perf_counter()
-            with processes([name]) as (peer,):
+            with run.excused(name), processes(run, [name]) as (peer,):
                 peer.ask("make", work)
                 seconds = [peer.ask("run")["seconds"] for _ in range(recipe["epochs"])]
                 accuracy = peer.ask("test")["value"]
                 elapsed = time.perf_counter() - start
-            if seed:  # the first fills the caches of those that have one
-                found[name].append(
-                    {"seconds": elapsed, "training": sum(seconds), "accuracy": accuracy}
-                )
+                if seed:  # the first fills the caches of those that have one
+                    found[name].append(
+                        {"seconds": elapsed, "training": sum(seconds), "accuracy": accuracy}
+                    )
             run.bar.update()
+    found = {name: of_peer for name, of_peer in found.items() if name not in run.failed}
     rows = []
     order = sorted(found, key=lambda name: median([e["seconds"] for e in found[name]]))
     for name in order:
@@ -74,4 +72,4 @@ def measure(run: Run) -> Found:
                 "98% in": f"{sum(a >= GOAL for a in accuracies)} of {len(accuracies)}",
             }
         )
-    return Found({"recipe": recipe, "goal": GOAL, "peers": found}, table(rows), {})
+    return Found({"recipe": recipe, "goal": GOAL, "peers": found}, table(rows))

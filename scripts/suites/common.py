@@ -1,18 +1,21 @@
 """A run of a suite: peers in processes of their own, asked in turn."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cli
 import jax
 import numpy as np
 import tqdm
+from peers import CEILINGS
 
 from jaxnet import data, mlp
 
@@ -27,12 +30,16 @@ class Found(NamedTuple):
     Attributes:
       numbers: for the record.
       table: for the terminal.
-      figures: what draws each picture, by name.
+      pictures: names of functions of `plots.benchmark` that draw the numbers.
     """
 
     numbers: dict[str, Any]
     table: str
-    figures: dict[str, Callable[[], Any]]
+    pictures: tuple[str, ...] = ()
+
+
+class PeerError(cli.StopError):
+    """A peer has ended where it should have answered; the message has its last words."""
 
 
 @dataclasses.dataclass
@@ -45,6 +52,7 @@ class Run:
       dataset: MNIST as bytes, or None.
       folder: for what processes exchange.
       bar: shows what is done.
+      failed: why peers that have ended take no part any more.
     """
 
     peers: Sequence[str]
@@ -52,6 +60,16 @@ class Run:
     dataset: data.Dataset | None
     folder: Path
     bar: tqdm.tqdm
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @contextmanager
+    def excused(self, name: str) -> Iterator[None]:
+        """Lets the run go on without a peer that ends."""
+        try:
+            yield
+        except PeerError as error:
+            self.failed[name] = str(error)
+            self.bar.write(f"{name} is left out from here on: {error}")
 
     def turns(self, usual: int) -> int:
         """Returns how often to measure."""
@@ -77,15 +95,36 @@ class Run:
         np.save(self.folder / f"{prefix}images.npy", images)
         np.save(self.folder / f"{prefix}labels.npy", labels)
 
-    def write_params(self, sizes: Sequence[int], *, bias: bool = True, seed: int = 0) -> str:
-        """Writes initial parameters, and returns the name of their file."""
+    def work(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        *,
+        bias: bool = True,
+        seed: int = 0,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Writes initial parameters, and returns the work that begins with them.
+
+        Args:
+          sizes: of the network.
+          batch_size: of the work.
+          bias: whether layers have biases.
+          seed: of the parameters, and of the order of the images.
+          **options: of `peers.Work`; by default gradient descent with a rate of 0.1.
+        """
+        descent = {"optimizer": "sgd", "learning_rate": 0.1}
+        params = self._write_params(sizes, bias, seed)
+        return {"params": params, "batch_size": batch_size, "seed": seed, **descent, **options}
+
+    def _write_params(self, sizes: Sequence[int], bias: bool, seed: int) -> str:
         params = mlp.init(jax.random.key(seed), sizes, bias=bias, dtype=np.float32)
         arrays = {}
         for i, layer in enumerate(params):
             arrays[f"weight{i}"] = np.asarray(layer.weight)
             if layer.bias is not None:
                 arrays[f"bias{i}"] = np.asarray(layer.bias)
-        name = "-".join(map(str, sizes)) + f"-{seed}"
+        name = "-".join(map(str, sizes)) + (f"-{seed}" if bias else f"-{seed}-without-bias")
         np.savez(self.folder / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
         return name
 
@@ -93,17 +132,18 @@ class Run:
 class Peer:
     """A peer in a process of its own."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, folder: Path):
         # A GPU is shared by all processes: none may take its memory for itself.
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.name = name
+        self._log = (folder / f"{name}.log").open("w+")  # what libraries say while they work
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "peers.worker", name],
+            [sys.executable, "-m", "peers.worker", name, str(folder)],
             cwd=SCRIPTS,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if sys.stderr.isatty() else None,
+            stderr=self._log,
             text=True,
         )
 
@@ -111,7 +151,7 @@ class Peer:
         """Returns the answer to an order.
 
         Raises:
-          RuntimeError: a process that has ended.
+          PeerError: a process that has ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -122,22 +162,38 @@ class Peer:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+            status = self._process.wait()
+            self._log.seek(0)
+            said = [line for line in self._log.read().splitlines() if line.strip()]
+            last = said[-1] if said else "without a word"
+            raise PeerError(f"it ended with status {status}: {last}", cli.FAILED)
         return json.loads(answer)
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.communicate()
+        with contextlib.suppress(BrokenPipeError):  # it may have ended
+            self._process.communicate()
+        self._log.close()
 
 
 @contextmanager
-def processes(names: Iterable[str]):
+def processes(run: Run, names: Iterable[str]) -> Iterator[list[Peer]]:
     """Starts a process for each peer, and ends them."""
     with ExitStack() as stack:
-        found = [Peer(name) for name in names]
+        found = [Peer(name, run.folder) for name in names]
         for peer in found:
             stack.callback(peer.close)
         yield found
+
+
+def prepare(run: Run, peers: Sequence[Peer], work: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Has each peer make its program for the work; returns the answers of those that could."""
+    answers = {}
+    for peer in peers:
+        if peer.name not in run.failed:
+            with run.excused(peer.name):
+                answers[peer.name] = peer.ask("make", work)
+    return answers
 
 
 def interleave(
@@ -153,14 +209,15 @@ def interleave(
     usual: dict[str, float] = {}
     for turn in range(turns + 1):
         for peer in peers:
-            if turn > 1 and usual[peer.name] > _LONG:
+            if peer.name in run.failed or (turn > 1 and usual[peer.name] > _LONG):
                 continue
             run.bar.set_postfix_str(f"{peer.name}, {turn} of {turns}")
-            order = "rate" if peer.name.startswith(("matmul", "bandwidth")) else "run"
-            if turn == 0 or usual[peer.name] < _SHORT:
-                usual[peer.name] = peer.ask(order)["seconds"]
-            if turn:
-                answers[peer.name] += [peer.ask(order) for _ in range(epochs)]
+            order = "rate" if peer.name in CEILINGS else "run"
+            with run.excused(peer.name):
+                if turn == 0 or usual[peer.name] < _SHORT:
+                    usual[peer.name] = peer.ask(order)["seconds"]
+                if turn:
+                    answers[peer.name] += [peer.ask(order) for _ in range(epochs)]
             run.bar.update()
     return {
         name: {
@@ -169,6 +226,7 @@ def interleave(
             "peak_mb": of_peer[-1]["peak_mb"],
         }
         for name, of_peer in answers.items()
+        if name not in run.failed
     }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from suites.common import LECTURE, Found, Run, interleave, median, processes, table
+from suites.common import LECTURE, Found, Run, interleave, median, prepare, processes, table
 
 _SMALL = (784, 30, 10)
 _ONE_FORM = {"numpy-float64", "torch-chunked", "torch-bfloat16-chunked"}  # of full batches
@@ -24,27 +24,21 @@ def measure(run: Run) -> Found:
     images = run.write_images()
     names = [name for name in run.peers if name not in _ONE_FORM]
     works, rows = [], []
-    with processes(names) as started:
+    with processes(run, names) as started:
         for sizes, batch_size, optimizer in _WORKS if not run.quick else _WORKS[:2]:
-            work = {
-                "folder": str(run.folder),
-                "params": run.write_params(sizes),
-                "batch_size": batch_size,
-                "optimizer": optimizer,
-                "learning_rate": _RATES[optimizer],
-            }
+            rate = _RATES[optimizer]
+            work = run.work(sizes, batch_size, optimizer=optimizer, learning_rate=rate)
             able = [peer for peer in started if _can(peer.name, sizes, optimizer)]
-            for peer in able:
-                peer.ask("make", work)
+            prepare(run, able, work)
             found = interleave(run, able, run.turns(3))
             title = f"{'-'.join(map(str, sizes))}, {batch_size}, {optimizer}"
-            works.append({"work": {**work, "folder": None}, "title": title, "peers": found})
+            works.append({"work": work, "title": title, "peers": found})
             seconds = {name: median(each["seconds"]) for name, each in found.items()}
             row: dict[str, Any] = {"network, batch, optimizer": title}
             for name in names:
                 row[name] = f"{seconds[name]:.3g}" if name in seconds else "-"
             rows.append(row)
-    return Found({"images": images, "works": works}, table(rows), {})
+    return Found({"images": images, "works": works}, table(rows))
 
 
 def _can(name: str, sizes: tuple[int, ...], optimizer: str) -> bool:

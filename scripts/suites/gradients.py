@@ -16,16 +16,10 @@ def measure(run: Run) -> Found:
     """Measures an epoch of each, and reads what the compiler made of it."""
     images = run.write_images()
     works, rows = [], []
-    with processes(_PEERS) as started:
+    with processes(run, _PEERS) as started:
         for sizes, batch_size in _WORKS:
             batch_size = min(batch_size, 6_000) if run.quick else batch_size
-            work = {
-                "folder": str(run.folder),
-                "params": run.write_params(sizes),
-                "batch_size": batch_size,
-                "optimizer": "sgd",
-                "learning_rate": 0.1,
-            }
+            work = run.work(sizes, batch_size)
             compiled = {peer.name: peer.ask("make", work)["compiled"] for peer in started}
             found = interleave(run, started, run.turns(7))
             title = f"{'-'.join(map(str, sizes))}, batch {batch_size:,}"
@@ -44,4 +38,4 @@ def measure(run: Run) -> Found:
                     },
                 }
             )
-    return Found({"images": images, "works": works}, table(rows), {})
+    return Found({"images": images, "works": works}, table(rows))

@@ -43,20 +43,14 @@ def measure(run: Run) -> Found:
     ]
     powers = "\n".join(f"{name}: time to the power {p:.2f}" for name, p in exponents.items())
     numbers = {"rows where the network grows": _ROWS, "curves": curves, "exponents": exponents}
-    return Found(numbers, f"{table(rows)}\n\n{powers}", {"scaling": lambda: _draw(numbers)})
+    return Found(numbers, f"{table(rows)}\n\n{powers}", ("scaling",))
 
 
 def _iteration(run: Run, size: int, sizes: tuple[int, ...], rows: int, name: str = "jaxnet"):
     run.bar.set_postfix_str(f"{'-'.join(map(str, sizes))}, {rows:,} rows")
     _write_rows(run, rows)
-    work = {
-        "folder": str(run.folder),
-        "params": run.write_params(sizes),
-        "batch_size": rows,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-    }
-    with processes([name]) as (peer,):
+    work = run.work(sizes, rows)
+    with processes(run, [name]) as (peer,):
         compiled = peer.ask("make", work)["compiled"]
         turns = run.turns(5 if rows <= 60_000 else 2)
         answers = [peer.ask("run") for _ in range(turns + 1)][1:]
@@ -94,9 +88,3 @@ def _exponent(curve: list[dict[str, Any]]) -> float:
         return float("nan")
     sizes, seconds = ([each[name] for each in half] for name in ("size", "median"))
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
-
-
-def _draw(numbers: dict[str, Any]):
-    from jaxnet import plots
-
-    return plots.benchmark.scaling(numbers)

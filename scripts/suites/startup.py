@@ -14,32 +14,29 @@ def measure(run: Run) -> Found:
     """Measures a process a turn; the first turn fills the caches of those that have one."""
     digits = data.load("digits", dtype=np.float32).train
     run.write(np.rint(digits.inputs * 240).astype(np.uint8), digits.labels)
-    work = {
-        "folder": str(run.folder),
-        "params": run.write_params((64, 64, 10)),
-        "batch_size": 32,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-    }
+    work = run.work((64, 64, 10), 32)
     names = [name for name in run.peers if name not in _LEFT_OUT]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     cold = {}
     for turn in range(run.turns(7) + 1):
         for name in names:
+            if name in run.failed:
+                continue
             run.bar.set_postfix_str(name)
             start = time.perf_counter()
-            with processes([name]) as (peer,):
+            with run.excused(name), processes(run, [name]) as (peer,):
                 peer.ask("make", work)
                 peer.ask("run")
                 elapsed = time.perf_counter() - start
-            if turn:
-                seconds[name].append(elapsed)
-            else:
-                cold[name] = elapsed
+                if turn:
+                    seconds[name].append(elapsed)
+                else:
+                    cold[name] = elapsed
             run.bar.update()
+    seconds = {name: of_peer for name, of_peer in seconds.items() if name not in run.failed}
     rows = [
         {"peer": name, "seconds": spread(of_peer), "first time": f"{cold[name]:.2f}"}
         for name, of_peer in sorted(seconds.items(), key=lambda item: median(item[1]))
     ]
-    numbers = {"work": {**work, "folder": None}, "seconds": seconds, "first time": cold}
-    return Found(numbers, table(rows), {})
+    numbers = {"work": work, "seconds": seconds, "first time": cold}
+    return Found(numbers, table(rows))

@@ -5,7 +5,7 @@ from typing import Any
 
 import peers
 
-from suites.common import LECTURE, Found, Run, interleave, median, processes, spread, table
+from suites.common import LECTURE, Found, Run, interleave, median, prepare, processes, spread, table
 
 _LEFT_OUT = {"nielsen"}  # a sample at a time; see the suite of epochs
 
@@ -20,18 +20,10 @@ def measure(run: Run) -> Found:
     """Measures one iteration, beside the best rates of products in the same run."""
     images = run.write_images()
     count = 6_000 if run.quick else 60_000
-    work = {
-        "folder": str(run.folder),
-        "params": run.write_params(LECTURE, bias=False),  # as the slides have it
-        "batch_size": count,
-        "optimizer": "sgd",
-        "learning_rate": 0.3,
-    }
+    work = run.work(LECTURE, count, bias=False, learning_rate=0.3)  # as the slides have it
     names = [name for name in run.peers if name not in _LEFT_OUT]
-    with processes([*names, *peers.CEILINGS]) as started:
-        makers = {peer.name: peer for peer in started}
-        for name in names:
-            makers[name].ask("make", work)
+    with processes(run, [*names, *peers.CEILINGS]) as started:
+        prepare(run, started[: len(names)], work)
         found = interleave(run, started, run.turns(7), epochs=1 if run.quick else 3)
     ceilings = {name: median(found.pop(name)["values"]) for name in peers.CEILINGS}
     total = flops(LECTURE, count)
@@ -51,15 +43,9 @@ def measure(run: Run) -> Found:
             row["times jaxnet"] = f"{seconds / reference:.2f}"
         rows.append(row)
     numbers = {
-        "work": {**work, "folder": None, "images": images, "gflop": total / 1e9},
+        "work": {**work, "images": images, "gflop": total / 1e9},
         "ceilings": ceilings,
         "peers": found,
     }
     lines = "\n".join(f"{name}: {value:.0f}" for name, value in ceilings.items())
-    return Found(numbers, f"{table(rows)}\n\n{lines}", {"roofline": lambda: _draw(numbers)})
-
-
-def _draw(numbers: dict[str, Any]):
-    from jaxnet import plots
-
-    return plots.benchmark.roofline(numbers)
+    return Found(numbers, f"{table(rows)}\n\n{lines}", ("roofline",))
