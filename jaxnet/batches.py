@@ -109,11 +109,26 @@ def draw(key: jax.Array, number: jax.Array | int, examples: int, batch_size: int
 
     Those that fill no minibatch are left out, others in every epoch.
     """
-    # One sort by 32 random bits. `jax.random.permutation` sorts twice, which on a CPU takes a tenth
-    # of an epoch, because two that draw the same keep their order: of 60,000, a pair in two epochs.
+    # In the order of 32 random bits: two examples of 60,000 draw the same in half of all epochs, and
+    # stay as they are. `jax.random.permutation`, for fewer of these, takes a tenth of an epoch.
     bits = jax.random.bits(jax.random.fold_in(key, number), (examples,), jnp.uint32)
     steps = examples // batch_size
-    return jnp.argsort(bits)[: steps * batch_size].reshape(steps, batch_size)
+    return _argsort(bits)[: steps * batch_size].reshape(steps, batch_size)
+
+
+def _argsort(keys: jax.Array) -> jax.Array:
+    """Returns `jnp.argsort` of uint32 keys, by a radix sort.
+
+    On a CPU XLA sorts numbers five times as fast as pairs of them. Of each key some bits a time,
+    the lowest first, and its place make one number.
+    """
+    place = (len(keys) - 1).bit_length()
+    places = jnp.arange(len(keys), dtype=jnp.uint32)
+    order = places
+    for shift in range(0, 32, 32 - place):
+        digits = (keys[order] >> shift) << place
+        order = order[jnp.sort(digits | places) & (2**place - 1)]
+    return order.astype(jnp.int32)
 
 
 def scan(

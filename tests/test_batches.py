@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,14 @@ def test_every_example_is_drawn_once_and_each_epoch_anew():
     assert abs(np.corrcoef(np.arange(990), first.ravel())[0, 1]) < 0.15
 
 
+@pytest.mark.parametrize("examples", [1, 2, 3, 1_437, 60_000, 65_536, 65_537, 200_000])
+def test_the_order_is_that_of_the_random_bits(examples):
+    bits = jax.random.bits(jax.random.fold_in(jax.random.key(0), 1), (examples,), jnp.uint32)
+    order = batches.draw(jax.random.key(0), 1, examples, examples)[0]
+    assert order.dtype == jnp.int32
+    np.testing.assert_array_equal(order, np.argsort(bits, kind="stable"))
+
+
 @pytest.mark.parametrize(("steps", "batch_size"), [(1, 5), (7, 1_000), (600, 10), (3, 3_000)])
 def test_scan_takes_every_batch_in_order(steps, batch_size):
     inputs = jnp.arange(steps * batch_size, dtype=jnp.int32)
@@ -161,6 +170,17 @@ def test_products_are_in_the_precision_and_sums_in_float32():
     for equation in products:
         assert [v.aval.dtype for v in equation.invars] == [jnp.bfloat16] * 2
         assert equation.outvars[0].aval.dtype == jnp.float32
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about products on a CPU")
+def test_gradients_of_few_outputs_lie_in_memory_an_output_a_row():
+    params, inputs, targets = examples(100, (40, 33, 10))
+    inputs = batches.as_float(inputs, DTYPE)
+    program = backprop.value_and_grad.lower(params, inputs, targets).compile().as_text()
+    products = re.findall(r"(\[\d+,\d+\]\{[01],[01]\}) dot\(", program or "")
+    assert "[40,33]{1,0}" in products
+    assert "[10,33]{1,0}" in products or "[33,10]{0,1}" in products  # the same, as XLA writes it
+    assert "[33,10]{1,0}" not in products
 
 
 def test_precision_that_is_no_float_is_refused():
