@@ -109,8 +109,7 @@ def draw(key: jax.Array, number: jax.Array | int, examples: int, batch_size: int
 
     Those that fill no minibatch are left out, others in every epoch.
     """
-    # In the order of 32 random bits: two examples of 60,000 draw the same in half of all epochs, and
-    # stay as they are. `jax.random.permutation`, for fewer of these, takes a tenth of an epoch.
+    # In the order of 32 random bits; two of 60,000 share theirs in every other epoch.
     bits = jax.random.bits(jax.random.fold_in(key, number), (examples,), jnp.uint32)
     steps = examples // batch_size
     return _argsort(bits)[: steps * batch_size].reshape(steps, batch_size)

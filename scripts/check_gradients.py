@@ -14,9 +14,11 @@ input. A gradient that has not even the shapes of its argument is bad input of -
 fault that is caught, 1, of --fault.
 """
 
+import gc
 import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends without a traceback
+gc.disable()  # until they are there: nothing of them is garbage, and the search takes an eighth
 
 import argparse
 import difflib

@@ -1,6 +1,7 @@
 """What the scripts share: flags that explain themselves, errors of one line, a polite Ctrl-C."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -65,6 +66,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 def run(program: str, main, *args) -> int:
     """Calls a script's main function and turns what stops it into a line and an exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    collect_garbage()
     try:
         return main(*args)
     except StopError as stop:
@@ -81,6 +83,12 @@ def run(program: str, main, *args) -> int:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: XLA may be compiling, and does not survive an orderly end
+
+
+def collect_garbage() -> None:
+    """Turns Python's garbage collector on, for those that turn it off while modules load."""
+    gc.freeze()  # modules stay
+    gc.enable()
 
 
 def describe(report: "gradcheck.Report") -> str:

@@ -1,5 +1,9 @@
 """jaxnet: an epoch is one compiled program, on images as bytes."""
 
+import gc
+
+gc.disable()  # while modules load, as train.py does
+
 import functools
 import itertools
 import re
@@ -26,6 +30,7 @@ VARIANTS = {
 
 def make(variant: str, work: Work) -> Program:
     """Returns the program."""
+    cli.collect_garbage()
     cli.use_compilation_cache()
     gradient = train.GRADIENTS["auto" if variant == "jaxnet-auto" else "hand"]
     if variant == "jaxnet-bfloat16":
