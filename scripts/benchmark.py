@@ -10,13 +10,15 @@
   python scripts/benchmark.py --suite step --quick --peers jaxnet,torch,numpy
 
 Peers take turns, A B A B, so that what slows the machine slows all of them. The record is
-results/benchmark/SUITE-PLATFORM-CPUS.json, pictures beside it.
+results/benchmark/SUITE-DEVICE.json, pictures beside it. JAX_PLATFORMS=cpu leaves a GPU alone.
 """
 
 import dataclasses
+import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cli
 import numpy as np
@@ -73,6 +75,8 @@ def parse(arguments: list[str] | None = None) -> Flags:
 
 def main(flags: Flags) -> int:
     """Runs the suites, prints their tables and writes their records."""
+    # A GPU is shared by all processes: none may take its memory for itself.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     missing = {name for name in flags.peers if not peers.is_installed(name)}
     for name in sorted(missing):
         print(f"{name} is left out: {peers.MODULES[name][1]} is not installed")
@@ -85,8 +89,7 @@ def main(flags: Flags) -> int:
             run = Run(names, flags.quick, flags.images, Path(folder), bar)
             found = SUITES[suite](run)
         environment = {**record.environment(), "peers": peers.versions(names)}
-        platform, cpus = environment["platform"], environment["cpus"]
-        path = flags.out / f"{suite}-{platform}-{cpus}.json"
+        path = flags.out / f"{suite}-{_device(environment)}.json"
         numbers = {"suite": suite, "environment": environment, **found.numbers}
         if run.failed:
             numbers["left out"] = run.failed
@@ -99,6 +102,13 @@ def main(flags: Flags) -> int:
                 figure = getattr(plots.benchmark, name)(numbers)
             figure.savefig(flags.out / f"{name}.png", dpi=110)
     return 0
+
+
+def _device(environment: dict[str, Any]) -> str:
+    """Returns what a record is named after: cpu-2, or nvidia-h100."""
+    if environment["platform"] == "cpu":
+        return f"cpu-{environment['cpus']}"
+    return "-".join(environment["device"].lower().split())
 
 
 if __name__ == "__main__":

@@ -172,6 +172,23 @@ def test_products_are_in_the_precision_and_sums_in_float32():
         assert equation.outvars[0].aval.dtype == jnp.float32
 
 
+def test_products_are_exact_on_all_devices_unless_the_user_says_otherwise():
+    params, inputs, targets = examples(10)
+    inputs = batches.as_float(inputs, DTYPE)
+
+    def precisions(gradient):
+        return re.findall(
+            r"precision=(\S+)", str(jax.make_jaxpr(gradient)(params, inputs, targets))
+        )
+
+    for gradient in (backprop.value_and_grad, jax.grad(mlp.loss)):
+        assert {"(Precision.HIGHEST,"} == set(precisions(gradient))
+        with jax.default_matmul_precision("tensorfloat32"):
+            found = precisions(gradient)
+        assert found
+        assert not any("HIGHEST" in each for each in found)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about products on a CPU")
 def test_gradients_of_few_outputs_lie_in_memory_an_output_a_row():
     params, inputs, targets = examples(100, (40, 33, 10))

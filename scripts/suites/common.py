@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -133,14 +132,11 @@ class Peer:
     """A peer in a process of its own."""
 
     def __init__(self, name: str, folder: Path):
-        # A GPU is shared by all processes: none may take its memory for itself.
-        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.name = name
         self._log = (folder / f"{name}.log").open("w+")  # what libraries say while they work
         self._process = subprocess.Popen(
             [sys.executable, "-m", "peers.worker", name, str(folder)],
             cwd=SCRIPTS,
-            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
