@@ -87,11 +87,11 @@ FAST: dict[str, Any] = {
     "dataset": "mnist",
     "hidden": (256, 128),
     "precision": "bfloat16",
-    "learning_rate": 0.01,
+    "learning_rate": 0.015,
     "warmup": 0.2,
     "beta2": 0.95,
     "batch_size": 256,
-    "epochs": 14,
+    "epochs": 10,
     "validation_split": 0.0,
     "check_gradients": False,
 }

@@ -50,9 +50,21 @@ def main() -> None:
             epoch(stored, LECTURE, ROWS, half),
             epoch(stored, LECTURE, ROWS, half, (backprop, "_transpose", as_it_is)),
         ),
-        "one sort for the order, batch 128": (
+        "a radix sort for the order, batch 128": (
             epoch(stored, LECTURE, 128),
-            epoch(stored, LECTURE, 128, replaced=(batches, "draw", by_permutation)),
+            epoch(stored, LECTURE, 128, replaced=(batches, "_argsort", jnp.argsort)),
+        ),
+        "a radix sort for the order, 784-30-10, batch 128": (
+            epoch(stored, SMALL, 128),
+            epoch(stored, SMALL, 128, replaced=(batches, "_argsort", jnp.argsort)),
+        ),
+        "few outputs' gradients an output a row, full batch": (
+            epoch(stored, LECTURE, ROWS),
+            epoch(stored, LECTURE, ROWS, replaced=(backprop, "_FEW", 0)),
+        ),
+        "few outputs' gradients an output a row, 784-30-10, batch 10": (
+            epoch(stored, SMALL, 10),
+            epoch(stored, SMALL, 10, replaced=(backprop, "_FEW", 0)),
         ),
         "thousands fetched at once, batch 128": (
             epoch(stored, LECTURE, 128),
@@ -112,13 +124,6 @@ def epoch(data, sizes, batch_size, gradient=backprop.value_and_grad, replaced=No
 def as_it_is(matrix, dtype):
     """A transpose that XLA may fold into the product."""
     return matrix.T.astype(dtype)
-
-
-def by_permutation(key, number, examples, batch_size):
-    """The order of the examples by `jax.random.permutation`."""
-    order = jax.random.permutation(jax.random.fold_in(key, number), examples)
-    steps = examples // batch_size
-    return order[: steps * batch_size].reshape(steps, batch_size)
 
 
 if __name__ == "__main__":

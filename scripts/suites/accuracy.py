@@ -12,8 +12,8 @@ GOAL = 0.98
 RECIPE: dict[str, Any] = {
     "batch_size": 256,
     "optimizer": "adam",
-    "learning_rate": 0.01,
-    "epochs": 14,
+    "learning_rate": 0.015,
+    "epochs": 10,
     "warmup": 0.2,
     "beta2": 0.95,
 }

@@ -1,21 +1,13 @@
 """One epoch of minibatches."""
 
+import itertools
 from typing import Any
 
 from suites.common import LECTURE, Found, Run, interleave, median, prepare, processes, table
 
-_SMALL = (784, 30, 10)
 _ONE_FORM = {"numpy-float64", "torch-chunked", "torch-bfloat16-chunked"}  # of full batches
-_WORKS = (
-    (_SMALL, 10, "sgd"),
-    (_SMALL, 10, "adam"),
-    (LECTURE, 10, "sgd"),
-    (LECTURE, 32, "sgd"),
-    (LECTURE, 128, "sgd"),
-    (LECTURE, 128, "adam"),
-    (LECTURE, 512, "sgd"),
-    (LECTURE, 512, "adam"),
-)
+_SMALL = (784, 30, 10)
+_WORKS = tuple(itertools.product((_SMALL, LECTURE), (10, 32, 128, 512), ("sgd", "adam")))
 _RATES = {"sgd": 0.1, "adam": 0.001}
 
 
