@@ -90,25 +90,24 @@ def _backward(residuals, cotangent, precision=None):
 
 
 def _weight_gradient(below, delta, dtype):
-    if delta.shape[1] > _FEW or jnp.finfo(dtype).bits < 32 or not _is_on_cpu():
+    if delta.shape[1] > _FEW or jnp.finfo(dtype).bits < 32:
         return mlp.multiply(_transpose(below, dtype), delta, dtype)
-    # A product with few columns is slow, one with few rows is not.
-    return _by_rows(mlp.multiply(delta.T, below, dtype)).T
+    # A product with few columns is slow, one with few rows is not. The barrier keeps XLA from
+    # turning it round again.
+    return jax.lax.optimization_barrier(mlp.multiply(delta.T, below, dtype)).T
 
 
 def _transpose(matrix, dtype):
+    matrix = matrix.T.astype(dtype)
+    if dtype != jnp.bfloat16:
+        return matrix
     # Fast bfloat16 products take matrices only that lie in memory row by row. In other precisions
     # the copy would cost more than it won.
-    matrix = matrix.T.astype(dtype)
-    return _by_rows(matrix) if dtype == jnp.bfloat16 and _is_on_cpu() else matrix
+    return jax.lax.platform_dependent(matrix, cpu=_by_rows, default=lambda matrix: matrix)
 
 
 def _by_rows(matrix):
     return with_layout_constraint(matrix, Layout(major_to_minor=(0, 1)))
-
-
-def _is_on_cpu():
-    return jax.default_backend() == "cpu"
 
 
 _loss.defvjp(_forward, _backward)

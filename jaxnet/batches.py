@@ -30,7 +30,7 @@ def as_float(inputs: jax.Array, dtype: Any) -> jax.Array:
     """
     if inputs.dtype != np.uint8:
         return inputs
-    return inputs.astype(dtype) * (1 / 255)  # a division would take longer
+    return jnp.asarray(inputs, dtype) * (1 / 255)  # a division would take longer
 
 
 def as_floats(inputs: jax.Array, targets: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
@@ -55,34 +55,59 @@ def accumulate(value_and_grad: ValueAndGrad, chunk: int) -> ValueAndGrad:
 
     Args:
       value_and_grad: of a loss that is a mean over the batch.
-      chunk: rows at a time, 1 or more; the last turn has what is left.
+      chunk: rows at a time, 1 or more; the first turn has what fills none.
 
     Raises:
-      ValueError: a chunk below 1.
+      ValueError: a chunk below 1; where it is called, inputs and targets of different lengths.
     """
     if chunk < 1:
         raise ValueError(f"chunk must be 1 or more, got {chunk}")
 
     def accumulated(params, inputs, targets):
-        total = len(inputs)
+        total = check_rows(inputs, targets)
         if total <= chunk:
             return value_and_grad(params, inputs, targets)
 
-        def add(sums, start, rows):
+        def share(start, rows):
             of_chunk = (jax.lax.dynamic_slice_in_dim(a, start, rows) for a in (inputs, targets))
-            means = value_and_grad(params, *of_chunk)
-            return jax.tree.map(lambda s, mean: s + mean * (rows / total), sums, means)
+            return _times(value_and_grad(params, *of_chunk), rows / total)
 
-        turns = total // chunk
-        shapes = jax.eval_shape(value_and_grad, params, inputs[:chunk], targets[:chunk])
-        sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        sums, _ = jax.lax.scan(
-            lambda sums, turn: (add(sums, turn * chunk, chunk), None), sums, jnp.arange(turns)
-        )
-        left = total - turns * chunk
-        return add(sums, turns * chunk, left) if left else sums
+        def add(sums, start):
+            return jax.tree.map(jnp.add, sums, share(start, chunk)), None
+
+        first = total % chunk or chunk
+        sums, _ = jax.lax.scan(add, share(0, first), jnp.arange(first, total, chunk))
+        loss, gradient = sums
+        return loss, _like(gradient, params)
 
     return accumulated
+
+
+def _times(means: Any, factor: Any) -> Any:
+    """Returns the means times a factor, of the dtype of sums: 16 bits would lose small addends."""
+
+    def times(mean):
+        wide = mean.astype(mlp.wide(mean.dtype))
+        return wide * jnp.asarray(factor, wide.dtype)
+
+    return jax.tree.map(times, means)
+
+
+def _like(gradient: Any, params: Params) -> Params:
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
+
+
+def check_rows(inputs: Any, targets: Any) -> int:
+    """Returns how many rows there are.
+
+    Raises:
+      ValueError: inputs and targets of different lengths.
+    """
+    if len(inputs) != len(targets):  # slices beyond an end would begin before it
+        raise ValueError(
+            f"inputs and targets must have as many rows, got {len(inputs)} and {len(targets)}"
+        )
+    return len(inputs)
 
 
 def rows_per_chunk(params: Params, batch: int, platform: str) -> int:
@@ -167,53 +192,63 @@ def scan(
 
 
 def stream(
-    value_and_grad: ValueAndGrad, params: Params, chunks: Iterable[tuple[Any, Any]], total: int
+    value_and_grad: ValueAndGrad, params: Params, chunks: Iterable[tuple[Any, Any]]
 ) -> tuple[jax.Array, Params]:
     """Returns loss and gradient over data that need not fit into memory.
 
     While the device works on a chunk, the host brings the next one; more than a few are never held.
 
     Args:
-      value_and_grad: of a loss that is a mean over the batch.
+      value_and_grad: of a loss that is a mean over the batch. It is compiled once for as long as it
+        is the same object: a `functools.partial`, say, is best made only once.
       params: layers.
       chunks: pairs of inputs, which may be bytes, and targets; all but the last of one length.
-      total: rows in all.
 
     Raises:
-      ValueError: chunks that do not have so many rows.
+      ValueError: no chunks, or inputs and targets of different lengths.
     """
-    sums, seen, started = None, 0, collections.deque()
+    sums, total, started = None, 0, collections.deque()
     for inputs, targets in chunks:
-        seen += len(inputs)
-        share = np.float64(len(inputs) / total)
-        sums = _add(value_and_grad, sums, params, *jax.device_put((inputs, targets)), share)
+        rows = check_rows(inputs, targets)
+        total += rows
+        sums = _add(value_and_grad, sums, params, *jax.device_put((inputs, targets)))
         started.append(sums[0])
         if len(started) > 2:
             started.popleft().block_until_ready()
-    if sums is None or seen != total:
-        raise ValueError(f"chunks must have {total:,} rows in all, got {seen:,}")
-    return sums
+    if sums is None:
+        raise ValueError("chunks must be one or more, got none")
+    loss, gradient = _times(sums, 1 / total)
+    return loss, _like(gradient, params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _add(value_and_grad, sums, params, inputs, targets, share):
-    means = from_bytes(value_and_grad)(params, inputs, targets)
-    if sums is None:
-        return jax.tree.map(lambda mean: mean * share.astype(mean.dtype), means)
-    return jax.tree.map(lambda s, mean: s + mean * share.astype(mean.dtype), sums, means)
+def _add(value_and_grad, sums, params, inputs, targets):
+    means = _times(from_bytes(value_and_grad)(params, inputs, targets), len(inputs))
+    return means if sums is None else jax.tree.map(jnp.add, sums, means)
 
 
 def read(
     inputs: str | os.PathLike, targets: str | os.PathLike, chunk: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields so many rows at a time of two ``.npy`` files, of which no more is mapped at once.
+    """Returns so many rows at a time of two ``.npy`` files, of which no more is mapped at once.
 
     Args:
       inputs: path of ``(n, inputs)``.
       targets: path of ``(n, outputs)``.
       chunk: rows, 1 or more.
+
+    Raises:
+      ValueError: a chunk below 1, or files of different lengths.
+      OSError: a file that cannot be read.
     """
-    for start in range(0, len(np.load(inputs, mmap_mode="r")), chunk):
-        # Mapped anew each time: the pages of a map that stays count as the process's memory.
-        rows = slice(start, start + chunk)
-        yield np.load(inputs, mmap_mode="r")[rows], np.load(targets, mmap_mode="r")[rows]
+    if chunk < 1:
+        raise ValueError(f"chunk must be 1 or more, got {chunk}")
+    total = check_rows(*(np.load(path, mmap_mode="r") for path in (inputs, targets)))
+
+    def chunks():
+        for start in range(0, total, chunk):
+            # Mapped anew each time: the pages of a map that stays count as the process's memory.
+            rows = slice(start, start + chunk)
+            yield np.load(inputs, mmap_mode="r")[rows], np.load(targets, mmap_mode="r")[rows]
+
+    return chunks()

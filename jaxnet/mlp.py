@@ -105,15 +105,16 @@ def activations(
       params: layers.
       inputs: ``(batch, inputs)``, of the parameters' dtype.
       precision: floating-point dtype that the factors of products are rounded to, ``"bfloat16"``
-        say; None means the parameters' own.
+        say, no wider than the parameters'; None means their own.
 
     Returns:
-      ``len(params) + 1`` arrays: the inputs, then ``(batch, outputs)`` of each layer, of the
-      parameters' dtype; of 16-bit parameters, float32 (see `multiply`).
+      ``len(params) + 1`` arrays: the inputs, then ``(batch, outputs)`` of each layer, of the dtype
+      of sums: that of the factors, or float32 where those are of 16 bits (see `multiply`).
 
     Raises:
       ValueError: shapes that do not fit.
-      TypeError: dtypes that do not fit, or a precision that is not floating-point.
+      TypeError: dtypes that do not fit, or a precision that is not floating-point, or wider than
+        the parameters.
     """
     check(params, inputs)
     dtype = precision_of(params, precision)
@@ -143,9 +144,12 @@ def multiply(left: jax.Array, right: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 def precision_of(params: Params, precision: DTypeLike | None) -> Any:
     """Returns the dtype that the factors of products are rounded to; see `activations`."""
-    dtype = params[0].weight.dtype if precision is None else jnp.dtype(precision)
+    own = params[0].weight.dtype
+    dtype = own if precision is None else jnp.dtype(precision)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"precision must be a floating-point dtype, got {dtype}")
+    if jnp.finfo(dtype).bits > jnp.finfo(own).bits:
+        raise TypeError(f"precision must be no wider than the parameters' {own}, got {dtype}")
     return dtype
 
 

@@ -129,10 +129,15 @@ def make_epoch(
     copy. A gradient takes ``chunk`` rows of a batch at a time, by default all. ``inputs`` may be
     bytes. ``losses``, ``(steps,)``, are the minibatches' before their updates. The memory of
     ``state`` is donated.
+
+    It raises `ValueError`, when it is traced, for inputs and targets of different lengths, or a
+    batch that is empty or larger than the training set.
     """
-    step = _make_step(value_and_grad, optimizer, chunk or batch_size)
+    step = _make_step(value_and_grad, optimizer, batch_size if chunk is None else chunk)
 
     def epoch(state, key, number, inputs, targets):
+        batches.check_rows(inputs, targets)
+        steps_per_epoch(len(inputs), batch_size)
         if batch_size == len(inputs):
             state, loss = step(state, inputs, targets)
             return state, loss[None]
@@ -177,7 +182,8 @@ def make_debug_epoch(
 
     The function raises `DivergedError` that names epoch, step, operation and line.
     """
-    step = jax.jit(_make_step(value_and_grad, optimizer, chunk or batch_size))
+    chunk = batch_size if chunk is None else chunk
+    step = jax.jit(_make_step(value_and_grad, optimizer, chunk))
 
     def epoch(state, key, number, inputs, targets):
         losses = []

@@ -131,15 +131,41 @@ def test_stream_from_files_is_the_whole(tmp_path):
     np.save(tmp_path / "inputs.npy", inputs)
     np.save(tmp_path / "targets.npy", targets)
     chunks = batches.read(tmp_path / "inputs.npy", tmp_path / "targets.npy", 300)
-    found = batches.stream(backprop.value_and_grad, params, chunks, 1_000)
+    found = batches.stream(backprop.value_and_grad, params, chunks)
     assert_same(found, whole(params, inputs, targets), 100 * EPSILON)
 
 
-def test_stream_that_ends_early_is_refused():
+def test_rows_that_do_not_fit_are_refused(tmp_path):
     params, inputs, targets = examples(10)
-    for chunks in ([], [(inputs, targets)]):
-        with pytest.raises(ValueError, match=r"chunks must have 1,000 rows in all, got (0|10)"):
-            batches.stream(backprop.value_and_grad, params, chunks, 1_000)
+    np.save(tmp_path / "inputs.npy", inputs)
+    np.save(tmp_path / "targets.npy", targets[:5])
+    paths = tmp_path / "inputs.npy", tmp_path / "targets.npy"
+    gradient = batches.from_bytes(backprop.value_and_grad)
+    for call in (
+        lambda: batches.accumulate(gradient, 4)(params, inputs, targets[:5]),
+        lambda: batches.stream(gradient, params, [(inputs, targets[:5])]),
+        lambda: batches.read(*paths, 3),
+    ):
+        with pytest.raises(ValueError, match="must have as many rows, got 10 and 5"):
+            call()
+    with pytest.raises(ValueError, match="chunk must be 1 or more, got 0"):
+        batches.read(*paths, 0)
+    with pytest.raises(ValueError, match="chunks must be one or more, got none"):
+        batches.stream(gradient, params, [])
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_many_small_shares_of_16_bit_gradients_are_not_lost(chunk):
+    params, inputs, targets = examples(1_000)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    inputs, targets = batches.as_float(inputs, jnp.bfloat16), targets.astype(jnp.bfloat16)
+    exact = backprop.value_and_grad(params, inputs, targets)
+    chunks = [(inputs[i : i + chunk], targets[i : i + chunk]) for i in range(0, 1_000, chunk)]
+    for found in (
+        batches.accumulate(backprop.value_and_grad, chunk)(params, inputs, targets),
+        batches.stream(backprop.value_and_grad, params, chunks),
+    ):
+        assert_same(found, exact, 0.01)
 
 
 @pytest.mark.skipif(np.float32 != DTYPE, reason="bfloat16 stands beside float32")
@@ -209,16 +235,23 @@ def test_precision_that_is_no_float_is_refused():
     ):
         with pytest.raises(TypeError, match="precision must be a floating-point dtype, got int8"):
             call()
+    for call in (backprop.value_and_grad, mlp.loss):
+        with jax.enable_x64(True), pytest.raises(TypeError, match="no wider than the parameters'"):
+            call(*jax.tree.map(jnp.float32, (params, inputs, targets)), precision="float64")
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
-def test_gradient_in_bfloat16_takes_part_in_transformations(transform):
+def test_gradients_can_be_exported_to_other_platforms():
+    params, inputs, targets = examples(10)
+    inputs = batches.as_float(inputs, DTYPE)
+    exported = jax.export.export(backprop.value_and_grad, platforms=["cpu", "cuda", "tpu"])
+    found = exported(params, inputs, targets).call(params, inputs, targets)
+    assert_same(found, backprop.value_and_grad(params, inputs, targets), 10 * EPSILON)
+
+
+def test_gradient_in_bfloat16_can_be_vmapped():
     params, inputs, targets = examples(8)
     inputs = batches.as_float(inputs, DTYPE)
     gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
-    if transform is jax.vmap:
-        several = jax.vmap(gradient, (None, 0, 0))(params, inputs[:, None], targets[:, None])
-        found = jax.tree.map(lambda leaf: leaf.mean(axis=0), several)
-    else:
-        found = jax.jit(gradient)(params, inputs, targets)
+    several = jax.vmap(gradient, (None, 0, 0))(params, inputs[:, None], targets[:, None])
+    found = jax.tree.map(lambda leaf: leaf.mean(axis=0), several)
     assert_same(found, gradient(params, inputs, targets), 0.02)

@@ -71,7 +71,7 @@ def _stream(work, gradient, optimizer, state, targets) -> Program:
     def one_epoch():
         nonlocal state
         chunks = batches.read(*paths, _STREAMED)
-        loss, slopes = batches.stream(gradient, state.params, chunks, len(targets))
+        loss, slopes = batches.stream(gradient, state.params, chunks)
         updates, inner = optimizer.update(slopes, state.optimizer_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         state = train.TrainState(params, inner)
