@@ -28,6 +28,14 @@ from suites import SUITES, Run
 
 from jaxnet import data, record
 
+# What processes of the JAX family inherit, jaxnet and others alike.
+_FOR_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what one compiles, its next process reads
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "JAX_DEFAULT_MATMUL_PRECISION": "highest",  # float32 is float32 on a GPU, as PyTorch has it
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # none may take the memory of a GPU for itself
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
@@ -75,8 +83,6 @@ def parse(arguments: list[str] | None = None) -> Flags:
 
 def main(flags: Flags) -> int:
     """Runs the suites, prints their tables and writes their records."""
-    # A GPU is shared by all processes: none may take its memory for itself.
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     missing = {name for name in flags.peers if not peers.is_installed(name)}
     for name in sorted(missing):
         print(f"{name} is left out: {peers.MODULES[name][1]} is not installed")
@@ -84,11 +90,13 @@ def main(flags: Flags) -> int:
     names = [name for name in flags.peers if name not in missing]
     if not names:
         raise cli.StopError("none of the peers is installed: pip install -e '.[bench]'")
+    versions = peers.versions(names)
     for suite in flags.suites:
         with tempfile.TemporaryDirectory() as folder, tqdm.tqdm(disable=None, desc=suite) as bar:
+            os.environ.update(_FOR_ALL, JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled")
             run = Run(names, flags.quick, flags.images, Path(folder), bar)
             found = SUITES[suite](run)
-        environment = {**record.environment(), "peers": peers.versions(names)}
+        environment = {**record.environment(), "peers": versions}
         path = flags.out / f"{suite}-{_device(environment)}.json"
         numbers = {"suite": suite, "environment": environment, **found.numbers}
         if run.failed:

@@ -32,6 +32,25 @@ def test_step_suite_measures_peers_in_turn(run_script, tmp_path):
     assert (tmp_path / "results" / "benchmark" / "roofline.png").stat().st_size > 10_000
 
 
+def test_other_suites_measure_too(run_script, tmp_path):
+    flags = ("--suite", "startup,gradients", "--quick", "--peers", "jaxnet,numpy")
+    done = run_script("benchmark.py", *flags)
+    assert done.returncode == 0, done.stderr
+    read = {
+        suite: json.loads(next((tmp_path / "results" / "benchmark").glob(f"{suite}-*")).read_text())
+        for suite in ("startup", "gradients")
+    }
+    assert {name: len(each) for name, each in read["startup"]["seconds"].items()} == {
+        "jaxnet": 2,
+        "numpy": 2,
+    }
+    for work in read["gradients"]["works"]:
+        assert set(work["peers"]) == {"jaxnet", "jaxnet-auto"}
+        assert work["compiled"]["jaxnet"]["products"] >= 5
+        by_hand, automatic = (work["peers"][name]["values"] for name in work["peers"])
+        np.testing.assert_allclose(by_hand, automatic, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

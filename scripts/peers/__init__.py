@@ -25,9 +25,12 @@ MODULES = {
     "torch-compile": ("torch_", "torch"),
     "torch-chunked": ("torch_", "torch"),
     "torch-bfloat16": ("torch_", "torch"),
+    "torch-bfloat16-compile": ("torch_", "torch"),
     "torch-bfloat16-chunked": ("torch_", "torch"),
     "sklearn": ("sklearn_", "sklearn"),
     "jax": ("jax_", "jax"),
+    "jax-scan": ("jax_", "jax"),
+    "jax-bfloat16": ("jax_", "jax"),
     "flax": ("flax_", "flax"),
     "equinox": ("equinox_", "equinox"),
     "keras": ("keras_", "keras"),
@@ -121,8 +124,13 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(MODULES[name][1]) is not None
 
 
-def versions(names: list[str]) -> dict[str, str]:
-    """Returns the versions of what peers need."""
+def versions(names: list[str]) -> dict[str, str | None]:
+    """Returns the versions of what peers need; None for what lies on the path uninstalled."""
     distributions = {"sklearn": "scikit-learn", "jaxnet": "jaxnet-mlp"}
-    needed = sorted({MODULES[name][1] for name in names})
-    return {each: metadata.version(distributions.get(each, each)) for each in needed}
+    found: dict[str, str | None] = {}
+    for each in sorted({MODULES[name][1] for name in names}):
+        try:
+            found[each] = metadata.version(distributions.get(each, each))
+        except metadata.PackageNotFoundError:
+            found[each] = None
+    return found

@@ -52,7 +52,7 @@ def mean_squared_error(model, inputs, targets):
 
 def make(variant: str, work: Work) -> Program:
     """Returns the program."""
-    inputs = work.images.astype(np.float32) / 255
+    inputs = work.images * np.float32(1 / 255)
     targets = np.eye(work.sizes[-1], dtype=np.float32)[work.labels]
     if work.batch_size == len(inputs):
         inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
@@ -62,10 +62,10 @@ def make(variant: str, work: Work) -> Program:
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit
-    def make_step(model, state, inputs, targets):
+    def make_step(model, state, total, inputs, targets):
         loss, gradient = eqx.filter_value_and_grad(mean_squared_error)(model, inputs, targets)
         updates, state = optimizer.update(gradient, state, model)
-        return eqx.apply_updates(model, updates), state, loss
+        return eqx.apply_updates(model, updates), state, total + loss
 
     def batches():
         if work.batch_size == len(inputs):
@@ -75,12 +75,11 @@ def make(variant: str, work: Work) -> Program:
 
     def epoch():
         nonlocal model, state
-        losses = []
+        total = jnp.zeros(())
         for batch in batches():
-            model, state, loss = make_step(model, state, inputs[batch], targets[batch])
-            losses.append(loss)
+            model, state, total = make_step(model, state, total, inputs[batch], targets[batch])
         jax.block_until_ready(eqx.filter(model, eqx.is_array))
-        return float(np.mean(losses))
+        return float(total) / work.steps
 
     def predict(images):
         return np.asarray(forward(model, images.astype(np.float32) / 255).argmax(axis=1))

@@ -42,11 +42,11 @@ def mean_squared_error(model, inputs, targets):
 
 
 @nnx.jit
-def train_step(model, optimizer, inputs, targets):
-    """Updates the model in place and returns the loss before."""
+def train_step(model, optimizer, total, inputs, targets):
+    """Updates the model in place and returns the sum of losses with that of before the update."""
     loss, gradient = nnx.value_and_grad(mean_squared_error)(model, inputs, targets)
     optimizer.update(model, gradient)
-    return loss
+    return total + loss
 
 
 @nnx.jit
@@ -57,7 +57,7 @@ def forward(model, inputs):
 
 def make(variant: str, work: Work) -> Program:
     """Returns the program."""
-    inputs = work.images.astype(np.float32) / 255
+    inputs = work.images * np.float32(1 / 255)
     targets = np.eye(work.sizes[-1], dtype=np.float32)[work.labels]
     if work.batch_size == len(inputs):
         inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
@@ -70,11 +70,13 @@ def make(variant: str, work: Work) -> Program:
 
     def epoch():
         if work.batch_size == len(inputs):
-            return float(step(inputs, targets))
+            return float(step(0.0, inputs, targets))
         order = rng.permutation(len(inputs))[: work.steps * work.batch_size]
         batches = order.reshape(work.steps, -1)
-        losses = [step(inputs[batch], targets[batch]) for batch in batches]
-        return float(np.mean(losses))
+        total = 0.0
+        for batch in batches:
+            total = step(total, inputs[batch], targets[batch])
+        return float(total) / work.steps
 
     def predict(images):
         return np.asarray(forward(model, images.astype(np.float32) / 255).argmax(axis=1))

@@ -1,4 +1,6 @@
-"""JAX alone: functions of a list of layers, one compiled update a minibatch."""
+"""JAX alone: functions of a list of layers, one compiled update a minibatch, or an epoch."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,33 +12,48 @@ from peers.optax_ import transformation
 
 VARIANTS = {
     "jax": "jax.value_and_grad in one jitted update a minibatch, a Python loop over NumPy rows.",
+    "jax-bfloat16": "The same with products in bfloat16, summed in float32.",
+    "jax-scan": "The same in float32 as one jitted lax.scan an epoch, with the data on the device.",
 }
 
 
 def make(variant: str, work: Work) -> Program:
     """Returns the program."""
-    inputs = work.images.astype(np.float32) / 255
+    inputs = work.images * np.float32(1 / 255)
     targets = np.eye(work.sizes[-1], dtype=np.float32)[work.labels]
-    if work.batch_size == len(inputs):
+    is_full = work.batch_size == len(inputs)
+    if is_full or variant == "jax-scan":
         inputs, targets = jax.device_put((inputs, targets))
-    rng = np.random.default_rng(work.seed)
     optimizer = transformation(work)
     by_hand = work.optimizer == "sgd" and work.epochs is None
+    dtype = jnp.bfloat16 if variant == "jax-bfloat16" else jnp.float32
+    objective = functools.partial(mean_squared_error, dtype=dtype)
 
     @jax.jit
-    def update(params, state, batch):
-        loss, gradient = jax.value_and_grad(mean_squared_error)(params, batch)
+    def update(params, state, total, batch):
+        loss, gradient = jax.value_and_grad(objective)(params, batch)
         if by_hand:
             params = jax.tree.map(lambda p, g: p - work.learning_rate * g, params, gradient)
-            return params, state, loss
+            return params, state, total + loss
         updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, loss
+        return optax.apply_updates(params, updates), state, total + loss
 
-    params = jax.device_put(work.params)
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def scan(params, state, key, inputs, targets):
+        rows = jax.random.permutation(key, len(inputs))[: work.steps * work.batch_size]
+
+        def step(carry, rows):
+            return update(*carry, (inputs[rows], targets[rows])), None
+
+        batches = rows.reshape(work.steps, work.batch_size)
+        return jax.lax.scan(step, (params, state, 0.0), batches)[0]
+
+    params = jax.tree.map(jnp.array, work.params)
     state = optimizer.init(params)
+    rng, key = np.random.default_rng(work.seed), jax.random.key(work.seed)
 
     def batches():
-        if work.batch_size == len(inputs):
+        if is_full:
             yield inputs, targets
             return
         order = rng.permutation(len(inputs))
@@ -45,13 +62,16 @@ def make(variant: str, work: Work) -> Program:
             yield inputs[rows], targets[rows]
 
     def epoch():
-        nonlocal params, state
-        losses = []
-        for batch in batches():
-            params, state, loss = update(params, state, batch)
-            losses.append(loss)
+        nonlocal params, state, key
+        total = 0.0
+        if variant == "jax-scan" and not is_full:
+            key, drawn = jax.random.split(key)
+            params, state, total = scan(params, state, drawn, inputs, targets)
+        else:
+            for batch in batches():
+                params, state, total = update(params, state, total, batch)
         jax.block_until_ready(params)
-        return float(np.mean(losses))
+        return float(total) / work.steps
 
     def predict(images):
         return np.asarray(forward(params, images.astype(np.float32) / 255).argmax(axis=1))
@@ -59,16 +79,18 @@ def make(variant: str, work: Work) -> Program:
     return Program(epoch, predict)
 
 
-@jax.jit
-def forward(params, inputs):
+@functools.partial(jax.jit, static_argnames="dtype")
+def forward(params, inputs, dtype=jnp.float32):
     """Returns the network's outputs, ``(batch, outputs)``."""
     for weight, bias in params:
-        logits = inputs @ weight
+        logits = jnp.matmul(
+            inputs.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
+        )
         inputs = jax.nn.sigmoid(logits if bias is None else logits + bias)
     return inputs
 
 
-def mean_squared_error(params, batch):
+def mean_squared_error(params, batch, dtype):
     """Returns the loss of a batch of inputs and targets."""
     inputs, targets = batch
-    return jnp.mean(jnp.sum((forward(params, inputs) - targets) ** 2, axis=1))
+    return jnp.mean(jnp.sum((forward(params, inputs, dtype) - targets) ** 2, axis=1))

@@ -5,7 +5,7 @@ from typing import Any
 
 from suites.common import LECTURE, Found, Run, interleave, median, prepare, processes, table
 
-_ONE_FORM = {"numpy-float64", "torch-chunked", "torch-bfloat16-chunked"}  # of full batches
+_LEFT_OUT = {"numpy-float64", "torch-chunked", "torch-bfloat16-chunked"}  # forms of full batches
 _SMALL = (784, 30, 10)
 _WORKS = tuple(itertools.product((_SMALL, LECTURE), (10, 32, 128, 512), ("sgd", "adam")))
 _RATES = {"sgd": 0.1, "adam": 0.001}
@@ -14,7 +14,7 @@ _RATES = {"sgd": 0.1, "adam": 0.001}
 def measure(run: Run) -> Found:
     """Measures epochs of each size of minibatch, network and optimizer."""
     images = run.write_images()
-    names = [name for name in run.peers if name not in _ONE_FORM]
+    names = [name for name in run.peers if name not in _LEFT_OUT]
     works, rows = [], []
     with processes(run, names) as started:
         for sizes, batch_size, optimizer in _WORKS if not run.quick else _WORKS[:2]:

@@ -1,6 +1,6 @@
 """The gradient by hand beside jax.grad's, in the same program."""
 
-from suites.common import LECTURE, Found, Run, interleave, median, processes, table
+from suites.common import LECTURE, Found, Run, interleave, median, prepare, processes, table
 
 _PEERS = ("jaxnet", "jaxnet-auto")
 _WORKS = (
@@ -20,8 +20,11 @@ def measure(run: Run) -> Found:
         for sizes, batch_size in _WORKS:
             batch_size = min(batch_size, 6_000) if run.quick else batch_size
             work = run.work(sizes, batch_size)
-            compiled = {peer.name: peer.ask("make", work)["compiled"] for peer in started}
+            made = prepare(run, started, work)
+            compiled = {name: answer["compiled"] for name, answer in made.items()}
             found = interleave(run, started, run.turns(7))
+            if run.failed:
+                break
             title = f"{'-'.join(map(str, sizes))}, batch {batch_size:,}"
             works.append({"title": title, "peers": found, "compiled": compiled})
             seconds = [median(found[name]["seconds"]) for name in _PEERS]
@@ -38,4 +41,4 @@ def measure(run: Run) -> Found:
                     },
                 }
             )
-    return Found({"images": images, "works": works}, table(rows))
+    return Found({"images": images, "works": works}, table(rows) if rows else "")

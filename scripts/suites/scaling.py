@@ -16,19 +16,16 @@ _ROWS = 4_096  # of a batch where the network grows
 
 def measure(run: Run) -> Found:
     """Measures one iteration of each, in a process of its own for the memory."""
-    curves: dict[str, list[dict[str, Any]]] = {}
+    curves: dict[str, list[dict[str, Any]]] = {"batch": [], "width": [], "depth": [], "dataset": []}
     step = slice(None, None, 2 if run.quick else 1)
-    curves["batch"] = [_iteration(run, rows, LECTURE, rows) for rows in _BATCHES[step]]
-    curves["width"] = [
-        _iteration(run, width, (784, width, width, 10), _ROWS) for width in _WIDTHS[step]
-    ]
-    curves["depth"] = [
-        _iteration(run, depth, (784, *[256] * depth, 10), _ROWS) for depth in _DEPTHS[step]
-    ]
-    curves["dataset"] = [
-        _iteration(run, rows, LECTURE, rows, name=peers.STREAM)
-        for rows in (_DATASETS[:1] if run.quick else _DATASETS)
-    ]
+    for rows in _BATCHES[step]:
+        curves["batch"] += _iteration(run, rows, LECTURE, rows)
+    for width in _WIDTHS[step]:
+        curves["width"] += _iteration(run, width, (784, width, width, 10), _ROWS)
+    for depth in _DEPTHS[step]:
+        curves["depth"] += _iteration(run, depth, (784, *[256] * depth, 10), _ROWS)
+    for rows in _DATASETS[:1] if run.quick else _DATASETS:
+        curves["dataset"] += _iteration(run, rows, LECTURE, rows, name=peers.STREAM)
     exponents = {name: _exponent(curve) for name, curve in curves.items()}
     rows = [
         {
@@ -46,23 +43,30 @@ def measure(run: Run) -> Found:
     return Found(numbers, f"{table(rows)}\n\n{powers}", ("scaling",))
 
 
-def _iteration(run: Run, size: int, sizes: tuple[int, ...], rows: int, name: str = "jaxnet"):
+def _iteration(
+    run: Run, size: int, sizes: tuple[int, ...], rows: int, name: str = "jaxnet"
+) -> list[dict[str, Any]]:
+    """Returns what an iteration takes; nothing where the process ends, for want of memory say."""
     run.bar.set_postfix_str(f"{'-'.join(map(str, sizes))}, {rows:,} rows")
     _write_rows(run, rows)
     work = run.work(sizes, rows)
-    with processes(run, [name]) as (peer,):
+    compiled, answers = None, []
+    with run.excused(f"{name}, {size:,}"), processes(run, [name]) as (peer,):
         compiled = peer.ask("make", work)["compiled"]
         turns = run.turns(5 if rows <= 60_000 else 2)
         answers = [peer.ask("run") for _ in range(turns + 1)][1:]
     run.bar.update()
     seconds = [each["seconds"] for each in answers]
-    return {
+    if not seconds:
+        return []
+    measured = {
         "size": size,
         "seconds": seconds,
         "median": median(seconds),
         "peak_mb": answers[-1]["peak_mb"],
         "compiled": compiled,
     }
+    return [measured]
 
 
 def _write_rows(run: Run, rows: int) -> None:
