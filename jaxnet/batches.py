@@ -3,21 +3,24 @@
 import collections
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnet import mlp
 from jaxnet.mlp import Params
 
 ValueAndGrad = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, Params]]
+Devices = Sequence[Any]  # of `jax.Device`
 
 # What activations may take, measured (results/benchmark): on a CPU a share of the last cache, on
 # others of a memory that holds the parameters and the data as well.
 _CHUNK_BYTES = {"cpu": 10_000_000, "other": 2_000_000_000}
+_ROWS = "rows"  # the axis of a mesh of devices
 _FETCHED = 2_560  # examples that are brought together at once
 
 
@@ -110,18 +113,75 @@ def check_rows(inputs: Any, targets: Any) -> int:
     return len(inputs)
 
 
-def rows_per_chunk(params: Params, batch: int, platform: str) -> int:
+def share(value_and_grad: ValueAndGrad, devices: Devices) -> ValueAndGrad:
+    """Returns a function of the same result, to rounding, that shares rows out among devices.
+
+    Each takes the gradient of as many rows; what comes of them is averaged. A core of a CPU can be
+    such a device (``jax_num_cpu_devices``): it then keeps its rows to itself from the first layer
+    to the last, where it would otherwise exchange parts of each product with the other cores.
+
+    Args:
+      value_and_grad: of a loss that is a mean over the batch.
+      devices: one or more, as many as divide the batch; parameters lie on all of them.
+
+    Raises:
+      ValueError: where it is called, rows that cannot be shared out evenly.
+    """
+    if not devices:
+        raise ValueError("devices must be one or more, got none")
+
+    def mean(params, inputs, targets):
+        return jax.lax.pmean(value_and_grad(params, inputs, targets), _ROWS)
+
+    rows, same = PartitionSpec(_ROWS), PartitionSpec()
+    # Unchecked, because otherwise jax.grad within would sum over devices what is averaged here.
+    shared = jax.shard_map(
+        mean, mesh=_mesh(devices), in_specs=(same, rows, rows), out_specs=same, check_vma=False
+    )
+
+    def checked(params, inputs, targets):
+        total = check_rows(inputs, targets)
+        if total % len(devices):
+            raise ValueError(
+                f"devices must share out the {total} rows of a batch evenly, got {len(devices)}"
+            )
+        return shared(params, inputs, targets)
+
+    return checked
+
+
+def choose_devices(devices: Devices, batch: int) -> Devices:
+    """Returns the most of devices that can share a batch evenly, with 1,000 rows each, or one.
+
+    For fewer, adding up what comes of them would take longer than they save.
+    """
+    most = min(len(devices), max(1, batch // 1_000))
+    return devices[: next(n for n in range(most, 0, -1) if batch % n == 0)]
+
+
+def place(tree: Any, devices: Devices, *, rows: bool) -> Any:
+    """Returns arrays on devices: their rows shared out among them, or all of it on each."""
+    spec = PartitionSpec(_ROWS) if rows else PartitionSpec()
+    return jax.device_put(tree, NamedSharding(_mesh(devices), spec))
+
+
+def _mesh(devices: Devices) -> Mesh:
+    return Mesh(np.asarray(devices), (_ROWS,))
+
+
+def rows_per_chunk(params: Params, batch: int, platform: str, devices: int = 1) -> int:
     """Returns how many rows of a batch to take at a time.
 
     Args:
       params: whose widths say what a row needs.
-      batch: rows in all.
+      batch: rows in all, of a device.
       platform: ``"cpu"``, or another, where the batch is cut only if memory would not hold it.
+      devices: how many share the cache of a CPU.
 
     Returns:
       From 1 to ``batch``; where it can be without halving it, a divisor of that.
     """
-    budget = _CHUNK_BYTES["cpu" if platform == "cpu" else "other"]
+    budget = _CHUNK_BYTES["cpu"] // devices if platform == "cpu" else _CHUNK_BYTES["other"]
     most = max(1, budget // (params[0].weight.dtype.itemsize * sum(mlp.sizes(params))))
     if batch <= most:
         return batch

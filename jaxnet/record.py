@@ -128,7 +128,7 @@ def environment() -> dict[str, Any]:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "processor": _processor(),
-        "cpus": _cpus(),
+        "cpus": cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "dtype": str(jnp.result_type(float)),
     }
@@ -141,8 +141,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpus() -> int | None:
-    # The processors that this process may use, where the system tells.
+def cpus() -> int | None:
+    """Returns how many processors this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxnet import backprop, batches, mlp
-from jaxnet.batches import ValueAndGrad
+from jaxnet.batches import Devices, ValueAndGrad
 from jaxnet.data import Split
 from jaxnet.mlp import Params
 
@@ -121,19 +121,21 @@ def make_epoch(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     chunk: int | None = None,
+    devices: Devices | None = None,
 ) -> jax.stages.Wrapped:
     """Returns the jitted ``epoch(state, key, number, inputs, targets) -> (state, losses)``.
 
     ``key`` and ``number`` draw the order of the examples; those that fill no minibatch are left
     out, others every time. A batch as large as the training set is taken as it lies, without a
-    copy. A gradient takes ``chunk`` rows of a batch at a time, by default all. ``inputs`` may be
+    copy. A gradient takes ``chunk`` rows of a batch at a time, by default all, on each of the
+    ``devices`` that share a batch (`batches.share`), where there are several. ``inputs`` may be
     bytes. ``losses``, ``(steps,)``, are the minibatches' before their updates. The memory of
     ``state`` is donated.
 
     It raises `ValueError`, when it is traced, for inputs and targets of different lengths, or a
     batch that is empty or larger than the training set.
     """
-    step = _make_step(value_and_grad, optimizer, batch_size if chunk is None else chunk)
+    step = _make_step(value_and_grad, optimizer, batch_size if chunk is None else chunk, devices)
 
     def epoch(state, key, number, inputs, targets):
         batches.check_rows(inputs, targets)
@@ -152,6 +154,7 @@ def make_epochs(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     chunk: int | None = None,
+    devices: Devices | None = None,
     *,
     count: int,
 ) -> jax.stages.Wrapped:
@@ -161,7 +164,7 @@ def make_epochs(
     than the host takes to ask for it, as the lecture's does on a GPU, nothing else keeps the device
     busy.
     """
-    epoch = make_epoch(value_and_grad, optimizer, batch_size, chunk)
+    epoch = make_epoch(value_and_grad, optimizer, batch_size, chunk, devices)
 
     def epochs(state, key, number, inputs, targets):
         numbers = number + jnp.arange(count, dtype=jnp.uint32)
@@ -211,9 +214,11 @@ def _last_line_outside_jax(error: BaseException) -> str:
     return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
 
 
-def _make_step(value_and_grad, optimizer, chunk):
+def _make_step(value_and_grad, optimizer, chunk, devices=None):
     optimizer = optax.with_extra_args_support(optimizer)  # some ask for the loss
     value_and_grad = batches.accumulate(batches.from_bytes(value_and_grad), chunk)
+    if devices is not None:
+        value_and_grad = batches.share(value_and_grad, devices)
 
     def step(state, inputs, targets):
         loss, gradient = value_and_grad(state.params, inputs, targets)
@@ -331,6 +336,7 @@ def fit(
     batch_size: int,
     epochs: int,
     chunk: int | None = None,
+    devices: Devices | None = None,
     debug_nans: bool = False,
 ) -> Fit:
     """Compiles a training run and returns it, to be run epoch by epoch::
@@ -351,11 +357,12 @@ def fit(
       epochs: 1 or more.
       chunk: rows of a batch that the gradient takes at a time, up to ``batch_size``; None means
         what suits device and widths, `batches.rows_per_chunk`.
+      devices: those that share each batch evenly, `batches.share`; None means JAX's default one.
       debug_nans: whether to look for NaN after every step and name the operation; slower.
 
     Raises:
       ValueError: shapes that do not fit, or a batch size, a chunk or a number of epochs out of
-        range.
+        range, or devices that do not divide the batch, or more than one with ``debug_nans``.
       TypeError: dtypes that do not fit.
       DivergedError: while running, when the loss is not finite.
     """
@@ -365,21 +372,33 @@ def fit(
         if split is not None:
             _check_split(params, split)
     steps = steps_per_epoch(len(train.inputs), batch_size)
+    count = 1 if devices is None else len(devices)
+    if count < 1 or batch_size % count:
+        raise ValueError(f"devices must divide the {batch_size} rows of a batch, got {count}")
+    if debug_nans and count > 1:
+        raise ValueError(f"debug_nans looks at one device, got {count}")
     if chunk is None:
-        chunk = batches.rows_per_chunk(params, batch_size, jax.default_backend())
+        of_one = batch_size // count
+        chunk = batches.rows_per_chunk(params, of_one, jax.default_backend(), count)
     if not 1 <= chunk <= batch_size:
         raise ValueError(f"chunk must be from 1 to the {batch_size} rows of a batch, got {chunk}")
     start = time.perf_counter()
     # Copies, for the first epoch takes over the memory of its state, leaf by leaf.
     state = TrainState(params, optimizer.init(params))
     state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
-    data = jax.device_put((train.inputs, train.targets))
-    held_out = () if validation is None else jax.device_put((validation.inputs, validation.targets))
+    data = train.inputs, train.targets
+    if devices is None:
+        data = jax.device_put(data)
+    else:
+        state, key = batches.place((state, key), devices, rows=False)
+        data = batches.place(data, devices, rows=batch_size == len(train.inputs))
+    first = None if devices is None else devices[0]
+    held_out = () if validation is None else tuple(jax.device_put(tuple(validation), first))
     if debug_nans:
         run_epoch = make_debug_epoch(value_and_grad, optimizer, batch_size, chunk)
     else:
         # Compiled ahead, so that a run is one program: other shapes are errors, not compilations.
-        epoch = make_epoch(value_and_grad, optimizer, batch_size, chunk)
+        epoch = make_epoch(value_and_grad, optimizer, batch_size, chunk, devices)
         run_epoch = epoch.lower(state, key, np.uint32(1), *data).compile()
     run_validation = loss_and_accuracy.lower(params, *held_out).compile() if held_out else None
     _all_finite(params)  # compiles it
@@ -389,8 +408,9 @@ def fit(
         for number in range(1, epochs + 1):
             start = time.perf_counter()
             state, losses = run_epoch(state, key, jax.device_put(np.uint32(number)), *data)
-            metrics = run_validation(state.params, *held_out) if run_validation else (None, None)
-            sound = _all_finite(state.params)
+            found = jax.device_put(state.params, first)
+            metrics = run_validation(found, *held_out) if run_validation else (None, None)
+            sound = _all_finite(found)
             losses, metrics, sound = jax.device_get((losses, metrics, sound))  # the only wait
             finite = np.isfinite(losses)
             step = int(np.argmin(finite)) if not finite.all() else steps - 1

@@ -149,12 +149,20 @@ def polite_interrupt() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def select_device(platform: str | None, x64: bool) -> None:
+def select_device(platform: str | None, x64: bool, devices: int | None = 1) -> None:
     """Configures JAX, before its first use, and proves that the platform is there.
+
+    Args:
+      platform: None for the best there is.
+      x64: whether arrays are of 64 bits.
+      devices: how many there must be; a CPU is made to have so many. None makes each of its cores
+        one, and takes what there is.
 
     Raises:
       StopError: where it is not; JAX would fall back on another, or fail later.
     """
+    if devices != 1:
+        jax.config.update("jax_num_cpu_devices", devices or record.cpus() or 1)
     if x64:
         jax.config.update("jax_enable_x64", True)
     if platform:
@@ -166,6 +174,8 @@ def select_device(platform: str | None, x64: bool) -> None:
             f"--platform {platform}: JAX finds no such device" if platform else "JAX has no device"
         )
         raise StopError(f"{what}: {error}" if str(error) else what) from error
+    if devices and devices > jax.device_count():
+        raise StopError(f"--devices {devices}: JAX finds only {jax.device_count()}")
 
 
 def use_compilation_cache() -> None:

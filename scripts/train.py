@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "gradient": "hand",
     "precision": "float32",
     "chunk": None,
+    "devices": 1,
     "optimizer": "adam",
     "schedule": "cosine",
     "warmup": 0.0,
@@ -72,6 +73,7 @@ BFLOAT16_TOLERANCE = 0.02  # that of `gradcheck` for gradients in bfloat16
 # Slide "Vectorized weight updates".
 LECTURE: dict[str, Any] = {
     "dataset": "mnist",
+    "devices": None,  # as many as are worth it
     "hidden": (256, 128),
     "bias": False,
     "init": "lecture",
@@ -115,6 +117,7 @@ class Config:
     gradient: str
     precision: str
     chunk: int | None
+    devices: int
     optimizer: str
     schedule: str
     warmup: float
@@ -153,6 +156,7 @@ def parse(argv: list[str] | None = None) -> dict[str, Any]:
     add("--gradient", choices=tuple(train.GRADIENTS), help="by hand (default) or jax.grad")
     add("--precision", choices=PRECISIONS, help="of the factors of products (float32)")
     add("--chunk", type=cli.positive_integer, help="rows of a batch at a time (what suits)")
+    add("--devices", type=cli.positive_integer, help="that share a batch; CPU cores, too (1)")
     add("--optimizer", choices=train.OPTIMIZERS, help="of optax (adam)")
     add("--schedule", choices=("cosine", "constant"), help="of the learning rate (cosine)")
     add("--warmup", type=cli.share, help="share of the steps in which the rate rises first (0)")
@@ -203,7 +207,15 @@ def configure(flags: dict[str, Any], dataset: data.Dataset) -> Config:
     if flags["preset"] == "lecture":
         recipe |= {"batch_size": images, "learning_rate": LECTURE_RATE * images / 2}
     recipe["out"] = Path("results") / (flags["preset"] or dataset.name)
+    if flags["devices"] is None:
+        devices = batches.choose_devices(jax.devices(), recipe["batch_size"])
+        flags = flags | {"devices": 1 if flags["debug_nans"] else len(devices)}
     config = Config(**(recipe | flags))
+    if config.batch_size % config.devices or (config.debug_nans and config.devices > 1):
+        raise ValueError(
+            f"argument --devices: must divide the {config.batch_size:,} rows of a batch, and be 1 "
+            f"with --debug-nans, got {config.devices}"
+        )
     if config.chunk is not None and config.chunk > config.batch_size:
         raise ValueError(
             f"argument --chunk: must be at most the {config.batch_size:,} rows of a batch, "
@@ -463,7 +475,7 @@ def draw(config: Config) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     flags = parse(argv)
-    cli.select_device(flags["platform"], x64=flags["x64"])
+    cli.select_device(flags["platform"], flags["x64"], flags["devices"])
     cli.use_compilation_cache()
     config, dataset = load(flags)
 
@@ -498,6 +510,7 @@ def main(argv: list[str] | None = None) -> int:
         ),
         value_and_grad=make_gradient(config),
         chunk=config.chunk,
+        devices=None if config.devices == 1 else jax.devices()[: config.devices],
         batch_size=config.batch_size,
         epochs=config.epochs,
         debug_nans=config.debug_nans,

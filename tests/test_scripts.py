@@ -798,6 +798,8 @@ def test_cache_that_cannot_be_written_gets_one_line(run_script, tmp_path):
     ("flags", "message"),
     [
         (["--chunk", "100"], "--chunk: must be at most the 32 rows of a batch, got 100"),
+        (["--devices", "3"], "--devices: must divide the 32 rows of a batch, and be 1"),
+        (["--devices", "2", "--debug-nans"], "and be 1 with --debug-nans, got 2"),
         (["--precision", "float8"], "--precision: invalid choice: 'float8'"),
         (["--precision", "bfloat16", "--x64"], "--precision: bfloat16 is not allowed with"),
         (["--warmup", "0.5", "--schedule", "constant"], "--warmup: not allowed with"),

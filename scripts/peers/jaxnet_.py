@@ -4,6 +4,7 @@ import gc
 
 gc.disable()  # while modules load, as train.py does
 
+import contextlib
 import functools
 import itertools
 import re
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxnet import batches, mlp, train
+from jaxnet import batches, mlp, record, train
 from jaxnet.mlp import Layer
 from peers import STREAM, Program, Work
 
@@ -32,6 +33,7 @@ def make(variant: str, work: Work) -> Program:
     """Returns the program."""
     cli.collect_garbage()
     cli.use_compilation_cache()
+    devices = [] if variant == STREAM else _devices(work)
     gradient = train.GRADIENTS["auto" if variant == "jaxnet-auto" else "hand"]
     if variant == "jaxnet-bfloat16":
         gradient = functools.partial(gradient, precision="bfloat16")
@@ -48,10 +50,13 @@ def make(variant: str, work: Work) -> Program:
     targets = np.eye(work.sizes[-1], dtype=np.uint8)[work.labels]
     if variant == STREAM:
         return _stream(work, gradient, optimizer, state, targets)
-    data = jax.device_put((work.images, targets))
-    key = jax.random.key(work.seed)
-    chunk = batches.rows_per_chunk(params, work.batch_size, jax.default_backend())
-    epoch = train.make_epoch(gradient, optimizer, work.batch_size, chunk)
+    is_full = work.batch_size == len(work.images)
+    state, key = batches.place((state, jax.random.key(work.seed)), devices, rows=False)
+    data = batches.place((work.images, targets), devices, rows=is_full)
+    chunk = batches.rows_per_chunk(
+        params, work.batch_size // len(devices), jax.default_backend(), len(devices)
+    )
+    epoch = train.make_epoch(gradient, optimizer, work.batch_size, chunk, devices)
     run = epoch.lower(state, key, np.uint32(1), *data).compile()
     numbers = itertools.count(1)
 
@@ -61,6 +66,15 @@ def make(variant: str, work: Work) -> Program:
         return float(np.mean(jax.device_get(losses)))
 
     return Program(one_epoch, lambda images: _predict(state.params, images), _describe(run))
+
+
+def _devices(work: Work) -> batches.Devices:
+    """Returns those that share a batch of all images: the cores of a CPU, as train.py has it."""
+    if work.batch_size < len(work.images):
+        return jax.devices()[:1]
+    with contextlib.suppress(RuntimeError):  # JAX runs already
+        jax.config.update("jax_num_cpu_devices", record.cpus())
+    return batches.choose_devices(jax.devices(), work.batch_size)
 
 
 def _stream(work, gradient, optimizer, state, targets) -> Program:
