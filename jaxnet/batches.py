@@ -129,6 +129,8 @@ def share(value_and_grad: ValueAndGrad, devices: Devices) -> ValueAndGrad:
     """
     if not devices:
         raise ValueError("devices must be one or more, got none")
+    if len(devices) == 1:
+        return value_and_grad  # there is nothing to add up, and XLA would see to it in every step
 
     def mean(params, inputs, targets):
         return jax.lax.pmean(value_and_grad(params, inputs, targets), _ROWS)

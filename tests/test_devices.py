@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from jaxnet import batches
+from jaxnet import backprop, batches
 
 BEGINNING = """
 import jax
@@ -71,6 +71,10 @@ for call in (
     else:
         raise AssertionError("nothing was refused")
 """)
+
+
+def test_one_device_has_nothing_to_share():
+    assert batches.share(backprop.value_and_grad, jax.devices()[:1]) is backprop.value_and_grad
 
 
 def test_no_devices_are_refused():

@@ -1,6 +1,6 @@
 """The pictures of the benchmark."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,24 +30,26 @@ def roofline(numbers: Mapping[str, Any]) -> Figure:
         roof = np.minimum(bandwidth * intensity, ceilings[name])
         axes.plot(intensity, roof, style, color=GREY, lw=1, label=f"best rate of {label}")
     pixels = 784 * numbers["work"]["batch_size"] / 1e9  # gigabytes, as bytes
-    lowest: dict[float, float] = {}  # of the labels in a column, so that none hides another
+    columns: dict[int, list[tuple[str, float]]] = {}  # by the bytes of a pixel
     for name, peer in sorted(numbers["peers"].items(), key=lambda item: -item[1]["gflops"]):
         size = 1 if name.startswith("jaxnet") else 8 if name == "numpy-float64" else 4
         size = 2 if name.startswith("torch-bfloat16") else size
-        x, y = gflop / (pixels * size), peer["gflops"]
-        color = ORANGE if name.startswith("jaxnet") else BLUE
-        axes.plot(x, y, "o", color=color, ms=5)
-        is_left = color == BLUE and size != 4  # where there is room beside the column
-        lowest[x] = min(y, lowest.get(x, np.inf) - ceilings["matmul-bfloat16"] / 28)
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=((0.89 if is_left else 1.12) * x, lowest[x]),
-            ha="right" if is_left else "left",
-            va="center",
-            fontsize=7,
-            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4},
-        )
+        columns.setdefault(size, []).append((name, peer["gflops"]))
+    for size, points in columns.items():
+        x, color = gflop / (pixels * size), ORANGE if size == 1 else BLUE
+        is_left = size in (2, 8)  # where there is room beside the column
+        heights = _spread([y for _, y in points], ceilings["matmul-bfloat16"] / 28)
+        for (name, y), height in zip(points, heights, strict=True):
+            axes.plot(x, y, "o", color=color, ms=5)
+            axes.annotate(
+                name,
+                (x, y),
+                xytext=((0.89 if is_left else 1.12) * x, height),
+                ha="right" if is_left else "left",
+                va="center",
+                fontsize=7,
+                arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4},
+            )
     axes.set(
         xlabel="operations for each byte of images that is read",
         ylabel="GFLOP/s",
@@ -58,6 +60,14 @@ def roofline(numbers: Mapping[str, Any]) -> Figure:
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
+    """Returns heights, the largest first, moved so far apart that no label hides another."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else height)
+    return np.asarray(placed) + np.mean(np.subtract(heights, placed))
 
 
 def scaling(numbers: Mapping[str, Any]) -> Figure:

@@ -26,6 +26,7 @@ Epoch = Callable[[], None]
 
 def main() -> None:
     """Measures and writes."""
+    jax.config.update("jax_num_cpu_devices", record.cpus())
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (ROWS, 784), np.uint8)
     images *= rng.random(images.shape, np.float32) < 0.19
@@ -37,6 +38,14 @@ def main() -> None:
         "chunks of rows, full batch": (
             epoch(stored, LECTURE, ROWS),
             epoch(stored, LECTURE, ROWS, chunk=ROWS),
+        ),
+        "cores as devices, full batch": (
+            epoch(stored, LECTURE, ROWS, devices=jax.devices()),
+            epoch(stored, LECTURE, ROWS),
+        ),
+        "cores as devices, bfloat16, full batch": (
+            epoch(stored, LECTURE, ROWS, half, devices=jax.devices()),
+            epoch(stored, LECTURE, ROWS, half),
         ),
         "images as bytes, full batch": (
             epoch(stored, LECTURE, ROWS),
@@ -98,24 +107,36 @@ def of_turns(with_it: list[float], without: list[float]) -> float:
     return float(np.median(np.median(second, axis=1) / np.median(first, axis=1)))
 
 
-def epoch(data, sizes, batch_size, gradient=backprop.value_and_grad, replaced=None, chunk=None):
+def epoch(
+    data,
+    sizes,
+    batch_size,
+    gradient=backprop.value_and_grad,
+    replaced=None,
+    chunk=None,
+    devices=None,
+):
     """Returns what trains for an epoch, compiled with a part of the library replaced, if any."""
     optimizer = optax.sgd(0.1)
     params = mlp.init(jax.random.key(0), sizes, dtype=jnp.float32)
-    state = train.TrainState(params, optimizer.init(params))
-    rows = chunk or batches.rows_per_chunk(params, batch_size, jax.default_backend())
-    wrapped = train.make_epoch(lambda *args: gradient(*args), optimizer, batch_size, rows)
+    state, key = train.TrainState(params, optimizer.init(params)), jax.random.key(0)
+    count = len(devices or [None])
+    if devices:
+        data = batches.place(data, devices, rows=True)
+        state, key = batches.place((state, key), devices, rows=False)
+    rows = chunk or batches.rows_per_chunk(params, batch_size // count, "cpu", count)
+    wrapped = train.make_epoch(lambda *args: gradient(*args), optimizer, batch_size, rows, devices)
     jax.clear_caches()  # what is traced with the part replaced is not to be found again
     if replaced is None:
-        run = wrapped.lower(state, jax.random.key(0), np.uint32(1), *data).compile()
+        run = wrapped.lower(state, key, np.uint32(1), *data).compile()
     else:
         with mock.patch.object(*replaced):
-            run = wrapped.lower(state, jax.random.key(0), np.uint32(1), *data).compile()
+            run = wrapped.lower(state, key, np.uint32(1), *data).compile()
     jax.clear_caches()
 
     def once():
         nonlocal state
-        state, losses = run(state, jax.random.key(0), np.uint32(1), *data)
+        state, losses = run(state, key, np.uint32(1), *data)
         losses.block_until_ready()
 
     return once
