@@ -1,8 +1,10 @@
+import json
 import re
 import subprocess
 import sys
 
 import pytest
+from suites import accuracy, common
 
 from .conftest import ROOT
 
@@ -38,3 +40,20 @@ def test_links_lead_somewhere():
         page = ROOT / text
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{text} links to {link}"
+
+
+def test_tables_of_the_benchmark_are_its_records():
+    folder = ROOT / "results" / "benchmark"
+    page = (folder / "README.md").read_text()
+    step, startup, reached = (
+        json.loads((folder / f"{suite}-cpu-2.json").read_text())
+        for suite in ("step", "startup", "time-to-accuracy")
+    )
+    seconds = [(name, each["seconds"]) for name, each in step["peers"].items()]
+    seconds += startup["seconds"].items()
+    seconds += [(name, [e["seconds"] for e in each]) for name, each in reached["peers"].items()]
+    assert len(seconds) > 30
+    for name, of_peer in seconds:
+        assert f"| {name} | {common.spread(of_peer)} |" in page
+    assert reached["recipe"] == accuracy.RECIPE
+    assert f"{accuracy.RECIPE['epochs']} epochs, a learning rate that rises to" in page
