@@ -183,7 +183,8 @@ def rows_per_chunk(params: Params, batch: int, platform: str, devices: int = 1) 
     Returns:
       From 1 to ``batch``; where it can be without halving it, a divisor of that.
     """
-    budget = _CHUNK_BYTES["cpu"] // devices if platform == "cpu" else _CHUNK_BYTES["other"]
+    # Two cores have been measured; machines that have many have larger caches.
+    budget = _CHUNK_BYTES["cpu"] // min(devices, 4) if platform == "cpu" else _CHUNK_BYTES["other"]
     most = max(1, budget // (params[0].weight.dtype.itemsize * sum(mlp.sizes(params))))
     if batch <= most:
         return batch
