@@ -1,6 +1,7 @@
 """What the scripts share: flags that explain themselves, errors of one line, a polite Ctrl-C."""
 
 import argparse
+import contextlib
 import gc
 import os
 import signal
@@ -162,7 +163,7 @@ def select_device(platform: str | None, x64: bool, devices: int | None = 1) -> N
       StopError: where it is not; JAX would fall back on another, or fail later.
     """
     if devices != 1:
-        jax.config.update("jax_num_cpu_devices", devices or record.cpus() or 1)
+        divide_cpu(devices)
     if x64:
         jax.config.update("jax_enable_x64", True)
     if platform:
@@ -176,6 +177,12 @@ def select_device(platform: str | None, x64: bool, devices: int | None = 1) -> N
         raise StopError(f"{what}: {error}" if str(error) else what) from error
     if devices and devices > jax.device_count():
         raise StopError(f"--devices {devices}: JAX finds only {jax.device_count()}")
+
+
+def divide_cpu(devices: int | None = None) -> None:
+    """Makes so many devices of the CPU, by default each of its cores, if JAX does not run yet."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", devices or record.cpus() or 1)
 
 
 def use_compilation_cache() -> None:

@@ -4,7 +4,6 @@ import gc
 
 gc.disable()  # while modules load, as train.py does
 
-import contextlib
 import functools
 import itertools
 import re
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxnet import batches, mlp, record, train
+from jaxnet import batches, mlp, train
 from jaxnet.mlp import Layer
 from peers import STREAM, Program, Work
 
@@ -72,8 +71,7 @@ def _devices(work: Work) -> batches.Devices:
     """Returns those that share a batch of all images: the cores of a CPU, as train.py has it."""
     if work.batch_size < len(work.images):
         return jax.devices()[:1]
-    with contextlib.suppress(RuntimeError):  # JAX runs already
-        jax.config.update("jax_num_cpu_devices", record.cpus())
+    cli.divide_cpu()
     return batches.choose_devices(jax.devices(), work.batch_size)
 
 
