@@ -176,13 +176,14 @@ def rows_per_chunk(params: Params, batch: int, platform: str, devices: int = 1) 
 
     Args:
       params: whose widths say what a row needs.
-      batch: rows in all, of a device.
+      batch: rows in all.
       platform: ``"cpu"``, or another, where the batch is cut only if memory would not hold it.
-      devices: how many share the cache of a CPU.
+      devices: how many share the batch, and the cache of a CPU.
 
     Returns:
-      From 1 to ``batch``; where it can be without halving it, a divisor of that.
+      From 1 to what each device has of the batch; where it can be without halving it, a divisor.
     """
+    batch //= devices
     # Two cores have been measured; machines that have many have larger caches.
     budget = _CHUNK_BYTES["cpu"] // min(devices, 4) if platform == "cpu" else _CHUNK_BYTES["other"]
     most = max(1, budget // (params[0].weight.dtype.itemsize * sum(mlp.sizes(params))))

@@ -378,8 +378,7 @@ def fit(
     if debug_nans and count > 1:
         raise ValueError(f"debug_nans looks at one device, got {count}")
     if chunk is None:
-        of_one = batch_size // count
-        chunk = batches.rows_per_chunk(params, of_one, jax.default_backend(), count)
+        chunk = batches.rows_per_chunk(params, batch_size, jax.default_backend(), count)
     if not 1 <= chunk <= batch_size:
         raise ValueError(f"chunk must be from 1 to the {batch_size} rows of a batch, got {chunk}")
     start = time.perf_counter()

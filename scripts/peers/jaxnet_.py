@@ -52,9 +52,8 @@ def make(variant: str, work: Work) -> Program:
     is_full = work.batch_size == len(work.images)
     state, key = batches.place((state, jax.random.key(work.seed)), devices, rows=False)
     data = batches.place((work.images, targets), devices, rows=is_full)
-    chunk = batches.rows_per_chunk(
-        params, work.batch_size // len(devices), jax.default_backend(), len(devices)
-    )
+    backend = jax.default_backend()
+    chunk = batches.rows_per_chunk(params, work.batch_size, backend, len(devices))
     epoch = train.make_epoch(gradient, optimizer, work.batch_size, chunk, devices)
     run = epoch.lower(state, key, np.uint32(1), *data).compile()
     numbers = itertools.count(1)

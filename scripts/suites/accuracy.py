@@ -72,7 +72,7 @@ def measure(run: Run) -> Found:
             {
                 "peer": name,
                 "seconds": spread([each["seconds"] for each in found[name]]),
-                "of them training": f"{median([e['training'] for e in found[name]]):.2f}",
+                "training alone": f"{median([e['training'] for e in found[name]]):.2f}",
                 "test accuracy": f"{median(accuracies):.2%}",
                 "98% in": f"{sum(a >= GOAL for a in accuracies)} of {len(accuracies)}",
             }
