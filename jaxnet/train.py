@@ -356,7 +356,8 @@ def fit(
       batch_size: from 1 to the number of examples.
       epochs: 1 or more.
       chunk: rows of a batch that the gradient takes at a time, up to ``batch_size``; None means
-        what suits device and widths, `batches.rows_per_chunk`.
+        what suits device and widths, `batches.rows_per_chunk`, with products in the parameters'
+        precision.
       devices: those that share each batch evenly, `batches.share`; None means JAX's default one.
       debug_nans: whether to look for NaN after every step and name the operation; slower.
 

@@ -298,6 +298,19 @@ def make_gradient(config: Config) -> train.ValueAndGrad:
     return gradient if precision is None else functools.partial(gradient, precision=precision)
 
 
+def chunk_of(config: Config, params: mlp.Params) -> int:
+    """Returns the rows of a batch that a gradient takes at a time."""
+    if config.chunk is not None:
+        return config.chunk
+    return batches.rows_per_chunk(
+        params,
+        config.batch_size,
+        jax.default_backend(),
+        config.devices,
+        precision=precision_of(config),
+    )
+
+
 def check_gradients(
     config: Config, audit: Audit, params: mlp.Params, examples: data.Split
 ) -> gradcheck.Report | None:
@@ -509,7 +522,7 @@ def main(argv: list[str] | None = None) -> int:
             beta2=config.beta2,
         ),
         value_and_grad=make_gradient(config),
-        chunk=config.chunk,
+        chunk=chunk_of(config, params),
         devices=None if config.devices == 1 else jax.devices()[: config.devices],
         batch_size=config.batch_size,
         epochs=config.epochs,

@@ -82,7 +82,13 @@ def test_chunk_below_one_is_refused():
         (LECTURE, 60_000, "cpu", 2_000),
         (LECTURE, 54_000, "cpu", 2_000),
         (LECTURE, 59_999, "cpu", 2_122),  # a prime number of rows
-        (LECTURE, 128, "cpu", 128),
+        (LECTURE, 64, "cpu", 64),
+        (LECTURE, 128, "cpu", 64),  # two halves, side by side
+        (LECTURE, 129, "cpu", 65),
+        (LECTURE, 512, "cpu", 512),
+        (LECTURE, 128, "cuda", 128),
+        ((784, 1_000, 500, 10), 128, "cpu", 128),
+        ((64, 64, 10), 128, "cpu", 128),
         (LECTURE, 60_000, "cuda", 60_000),
         ((784, 10_000, 10), 60_000, "cpu", 200),  # 231 would fit
         ((10, 10_000_000), 4, "cpu", 1),
@@ -91,6 +97,24 @@ def test_chunk_below_one_is_refused():
 def test_rows_per_chunk_suit_device_and_widths(sizes, batch, platform, rows):
     params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), sizes))
     assert batches.rows_per_chunk(params, batch, platform) == rows
+
+
+def test_no_halves_for_products_in_bfloat16_or_a_core_of_several():
+    params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), LECTURE, dtype=jnp.float32))
+    assert batches.rows_per_chunk(params, 128, "cpu", precision="bfloat16") == 128
+    assert batches.rows_per_chunk(params, 256, "cpu", 2) == 128
+
+
+def test_two_chunks_are_compiled_without_a_loop():
+    params, inputs, targets = examples(128)
+
+    def loops(chunk):
+        gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
+        text = jax.jit(gradient).lower(params, inputs, targets).as_text()
+        return text.count("stablehlo.while")
+
+    assert loops(64) == loops(65) == 0
+    assert loops(63) == 1
 
 
 def test_every_example_is_drawn_once_and_each_epoch_anew():

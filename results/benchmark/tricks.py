@@ -59,6 +59,18 @@ def main() -> None:
             epoch(stored, LECTURE, ROWS, half),
             epoch(stored, LECTURE, ROWS, half, (backprop, "_transpose", as_it_is)),
         ),
+        "two halves side by side, batch 128": (
+            epoch(stored, LECTURE, 128),
+            epoch(stored, LECTURE, 128, chunk=128),
+        ),
+        "two halves side by side, batch 256": (
+            epoch(stored, LECTURE, 256),
+            epoch(stored, LECTURE, 256, chunk=256),
+        ),
+        "two halves side by side, 784-100-10, batch 128": (
+            epoch(stored, (784, 100, 10), 128),
+            epoch(stored, (784, 100, 10), 128, chunk=128),
+        ),
         "a radix sort for the order, batch 128": (
             epoch(stored, LECTURE, 128),
             epoch(stored, LECTURE, 128, replaced=(batches, "_argsort", jnp.argsort)),

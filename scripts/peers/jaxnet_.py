@@ -34,8 +34,9 @@ def make(variant: str, work: Work) -> Program:
     cli.use_compilation_cache()
     devices = [] if variant == STREAM else _devices(work)
     gradient = train.GRADIENTS["auto" if variant == "jaxnet-auto" else "hand"]
-    if variant == "jaxnet-bfloat16":
-        gradient = functools.partial(gradient, precision="bfloat16")
+    precision = "bfloat16" if variant == "jaxnet-bfloat16" else None
+    if precision:
+        gradient = functools.partial(gradient, precision=precision)
     steps = work.epochs * work.steps if work.epochs else None
     optimizer = train.make_optimizer(
         work.optimizer,
@@ -53,7 +54,9 @@ def make(variant: str, work: Work) -> Program:
     state, key = batches.place((state, jax.random.key(work.seed)), devices, rows=False)
     data = batches.place((work.images, targets), devices, rows=is_full)
     backend = jax.default_backend()
-    chunk = batches.rows_per_chunk(params, work.batch_size, backend, len(devices))
+    chunk = batches.rows_per_chunk(
+        params, work.batch_size, backend, len(devices), precision=precision
+    )
     epoch = train.make_epoch(gradient, optimizer, work.batch_size, chunk, devices)
     run = epoch.lower(state, key, np.uint32(1), *data).compile()
     numbers = itertools.count(1)
