@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxnet import mlp
 from jaxnet.mlp import Layer, Params
 
-_FEW = 32  # outputs
+_FEW, _LONG = 32, 512  # outputs; rows or inputs
 
 
 @functools.partial(jax.jit, static_argnames="precision")
@@ -90,9 +90,9 @@ def _backward(residuals, cotangent, precision=None):
 
 
 def _weight_gradient(below, delta, dtype):
-    if delta.shape[1] > _FEW or jnp.finfo(dtype).bits < 32:
+    if delta.shape[1] > _FEW or max(below.shape) < _LONG or jnp.finfo(dtype).bits < 32:
         return mlp.multiply(_transpose(below, dtype), delta, dtype)
-    # A product with few columns is slow, one with few rows is not. The barrier keeps XLA from
+    # A long product with few columns is slow, one with few rows is not. The barrier keeps XLA from
     # turning it round again.
     return jax.lax.optimization_barrier(mlp.multiply(delta.T, below, dtype)).T
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from jaxnet import mlp
+from jaxnet import mlp, record
 from jaxnet.mlp import Params
 
 ValueAndGrad = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, Params]]
@@ -22,8 +22,8 @@ Devices = Sequence[Any]  # of `jax.Device`
 # What activations may take, measured (results/benchmark): on a CPU a share of the last cache, on
 # others of a memory that holds the parameters and the data as well.
 _CHUNK_BYTES = {"cpu": 10_000_000, "other": 2_000_000_000}
-# What a CPU takes by halves, measured likewise: rows of a batch, and weights of the network. XLA
-# shares no product of so few rows among cores, but it does take two halves side by side.
+# What a CPU takes by halves, measured on two cores: rows of a batch, and weights of the network.
+# XLA shares no product of so few rows among cores, but it does take two halves side by side.
 _HALVED_ROWS, _HALVED_WEIGHTS = range(96, 257), range(20_000, 500_001)
 _ROWS = "rows"  # the axis of a mesh of devices
 _FETCHED = 2_560  # examples that are brought together at once
@@ -85,7 +85,7 @@ def accumulate(value_and_grad: ValueAndGrad, chunk: int) -> ValueAndGrad:
 
         first = total % chunk or chunk
         sums = _times(means(0, first), first / chunk)
-        if total == first + chunk:  # two parts that need not wait for each other, without a loop
+        if total == first + chunk:  # without a loop two may be taken side by side
             sums, _ = add(sums, first)
         else:
             sums, _ = jax.lax.scan(add, sums, jnp.arange(first, total, chunk))
@@ -197,24 +197,28 @@ def rows_per_chunk(
       precision: of products, as in `mlp.activations`.
 
     Returns:
-      From 1 to what each device has of the batch; where it can be without halving it, a divisor.
+      From 1 to what each device has of the batch. What memory or cache would not hold whole is cut
+      evenly where that takes no more than twice the cuts; some batches a CPU takes by halves.
+
+    Raises:
+      TypeError: a precision that `mlp.activations` would refuse.
     """
-    if platform == "cpu" and devices == 1 and _is_halved(params, batch, precision):
-        return (batch + 1) // 2
     batch //= devices
     # Two cores have been measured; machines that have many have larger caches.
     budget = _CHUNK_BYTES["cpu"] // min(devices, 4) if platform == "cpu" else _CHUNK_BYTES["other"]
     most = max(1, budget // (params[0].weight.dtype.itemsize * sum(mlp.sizes(params))))
     if batch <= most:
-        return batch
+        halved = platform == "cpu" and devices == 1 and _is_halved(params, batch, precision)
+        return (batch + 1) // 2 if halved else batch
     even = (rows for rows in range(most, most // 2, -1) if batch % rows == 0)
     return next(even, most)
 
 
 def _is_halved(params, batch, precision):
     weights = sum(math.prod(layer.weight.shape) for layer in params)
-    dtype = mlp.precision_of(params, precision)  # in bfloat16 it wins as often as it loses
-    return dtype == jnp.float32 and batch in _HALVED_ROWS and weights in _HALVED_WEIGHTS
+    dtype = mlp.precision_of(params, precision)  # in bfloat16 halves win as often as they lose
+    fits = batch in _HALVED_ROWS and weights in _HALVED_WEIGHTS
+    return fits and dtype == jnp.float32 and record.cpus() != 1
 
 
 def draw(key: jax.Array, number: jax.Array | int, examples: int, batch_size: int) -> jax.Array:

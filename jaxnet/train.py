@@ -352,12 +352,13 @@ def fit(
       validation: examples to evaluate after every epoch, if any.
       key: draws the order of the examples; epoch i uses ``fold_in(key, i)``.
       optimizer: an optax transformation that needs no more than gradient, parameters and loss.
-      value_and_grad: of the loss; hand-written by default, ``GRADIENTS["auto"]`` is JAX's.
+      value_and_grad: of a loss that is a mean over the batch, parts of which it may be given (see
+        ``chunk``); hand-written by default, ``GRADIENTS["auto"]`` is JAX's.
       batch_size: from 1 to the number of examples.
       epochs: 1 or more.
       chunk: rows of a batch that the gradient takes at a time, up to ``batch_size``; None means
-        what suits device and widths, `batches.rows_per_chunk`, with products in the parameters'
-        precision.
+        what suits device, widths and batch, `batches.rows_per_chunk`, supposing products in the
+        parameters' own precision.
       devices: those that share each batch evenly, `batches.share`; None means JAX's default one.
       debug_nans: whether to look for NaN after every step and name the operation; slower.
 

@@ -46,7 +46,7 @@ def test_bytes_are_scaled_and_floats_are_not():
     assert targets.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 50, 100, 101])
+@pytest.mark.parametrize("chunk", [1, 7, 50, 60, 100, 101])
 def test_chunks_add_up_to_the_whole(chunk):
     params, inputs, targets = examples(100)
     gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
@@ -89,6 +89,7 @@ def test_chunk_below_one_is_refused():
         (LECTURE, 128, "cuda", 128),
         ((784, 1_000, 500, 10), 128, "cpu", 128),
         ((64, 64, 10), 128, "cpu", 128),
+        ((10, 40_000, 2), 256, "cpu", 32),  # a half would not fit into a cache
         (LECTURE, 60_000, "cuda", 60_000),
         ((784, 10_000, 10), 60_000, "cpu", 200),  # 231 would fit
         ((10, 10_000_000), 4, "cpu", 1),
@@ -240,8 +241,8 @@ def test_products_are_exact_on_all_devices_unless_the_user_says_otherwise():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about products on a CPU")
-def test_gradients_of_few_outputs_lie_in_memory_an_output_a_row():
-    params, inputs, targets = examples(100, (40, 33, 10))
+def test_long_gradients_of_few_outputs_lie_in_memory_an_output_a_row():
+    params, inputs, targets = examples(512, (40, 33, 10))
     inputs = batches.as_float(inputs, DTYPE)
     program = backprop.value_and_grad.lower(params, inputs, targets).compile().as_text()
     products = re.findall(r"(\[\d+,\d+\]\{[01],[01]\}) dot\(", program or "")

@@ -67,6 +67,10 @@ def main() -> None:
             epoch(stored, LECTURE, 256),
             epoch(stored, LECTURE, 256, chunk=256),
         ),
+        "two halves side by side, 784-30-10, batch 128": (
+            epoch(stored, SMALL, 128),
+            epoch(stored, SMALL, 128, chunk=128),
+        ),
         "two halves side by side, 784-100-10, batch 128": (
             epoch(stored, (784, 100, 10), 128),
             epoch(stored, (784, 100, 10), 128, chunk=128),
@@ -136,7 +140,8 @@ def epoch(
     if devices:
         data = batches.place(data, devices, rows=True)
         state, key = batches.place((state, key), devices, rows=False)
-    rows = chunk or batches.rows_per_chunk(params, batch_size, "cpu", count)
+    precision = getattr(gradient, "keywords", {}).get("precision")
+    rows = chunk or batches.rows_per_chunk(params, batch_size, "cpu", count, precision=precision)
     wrapped = train.make_epoch(lambda *args: gradient(*args), optimizer, batch_size, rows, devices)
     jax.clear_caches()  # what is traced with the part replaced is not to be found again
     if replaced is None:
