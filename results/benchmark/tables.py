@@ -1,0 +1,263 @@
+"""Writes the tables of README.md, here and at the top, anew from the records.
+
+  python results/benchmark/tables.py
+
+A table follows a line ``<!-- table: NAME -->``, NAME being one of ``TABLES``; what is written about
+it is not changed.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
+
+# Of each library at the top: how it is called there, and its forms, of which the fastest counts.
+_LIBRARIES = {
+    "jaxnet, bfloat16": ["jaxnet-bfloat16"],
+    "jaxnet": ["jaxnet"],
+    "PyTorch, bfloat16, its best form": [
+        "torch-bfloat16",
+        "torch-bfloat16-compile",
+        "torch-bfloat16-chunked",
+    ],
+    "Flax": ["flax"],
+    "plain JAX, its best form": ["jax", "jax-scan", "jax-bfloat16"],
+    "Equinox": ["equinox"],
+    "Keras 3 on JAX": ["keras"],
+    "PyTorch, its best form in float32": ["torch", "torch-compile", "torch-chunked"],
+    "NumPy, float32": ["numpy"],
+    "NumPy as on the slide": ["numpy-float64"],
+}
+
+# Of each trick: why it gains, and for which work, as the record calls it.
+_TRICKS = {
+    "chunks of rows": (
+        "activations stay in the last cache",
+        {"full batch": "chunks of rows, full batch"},
+    ),
+    "two halves of a batch side by side": (
+        "XLA shares no product of so few rows among cores, but each core takes a half",
+        {
+            "batch 128": "two halves side by side, batch 128",
+            "batch 256": "two halves side by side, batch 256",
+            "784-30-10, batch 128": "two halves side by side, 784-30-10, batch 128",
+            "784-100-10, batch 128": "two halves side by side, 784-100-10, batch 128",
+        },
+    ),
+    "cores as devices": (
+        "a core keeps its rows from the first layer to the last, and exchanges nothing",
+        {
+            "full batch": "cores as devices, full batch",
+            "the same in bfloat16": "cores as devices, bfloat16, full batch",
+        },
+    ),
+    "images as bytes": (
+        "a quarter of the memory to keep and to read",
+        {"full batch": "images as bytes, full batch"},
+    ),
+    "products in bfloat16": (
+        "twice the operations an instruction",
+        {"full batch": "products in bfloat16, full batch"},
+    ),
+    "transposes laid out row by row": (
+        "XLA's fast bfloat16 products on CPU take no others, and its own are slower than float32's",
+        {"bfloat16, full batch": "transposes laid out row by row, bfloat16, full batch"},
+    ),
+    "gradients of 32 outputs or fewer an output a row": (
+        "a product into few columns is slow, into few rows is not",
+        {
+            "784-30-10, batch 10": "few outputs' gradients an output a row, 784-30-10, batch 10",
+            "full batch": "few outputs' gradients an output a row, full batch",
+        },
+    ),
+    "a radix sort draws the order": (
+        "XLA sorts pairs on a CPU five times slower than numbers; `jax.random.permutation` sorts "
+        "them twice",
+        {
+            "batch 128": "a radix sort for the order, batch 128",
+            "784-30-10, batch 128": "a radix sort for the order, 784-30-10, batch 128",
+        },
+    ),
+    "thousands of images fetched at once": (
+        "fewer small operations",
+        {
+            "784-30-10, batch 10": "thousands fetched at once, 784-30-10, batch 10",
+            "batch 128": "thousands fetched at once, batch 128",
+        },
+    ),
+}
+
+
+def main() -> None:
+    """Writes the pages."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))
+
+
+def with_tables(page: str) -> str:
+    """Returns a page whose tables are those of the records."""
+
+    def table(found: re.Match) -> str:
+        header, *rows = TABLES[found[2]]()
+        lines = [header, ["---"] * len(header), *rows]
+        return found[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    return re.sub(r"(<!-- table: ([a-z-]+) -->\n\n?)(?:\|.*\n)*", table, page)
+
+
+Table = Iterable[Sequence[str]]
+
+
+def _at_the_top() -> Table:
+    iterations = {name: each["seconds"] for name, each in _read("step")["peers"].items()}
+    reached = _read("time-to-accuracy")["peers"]
+    processes = {name: [run["seconds"] for run in runs] for name, runs in reached.items()}
+    least = min(_median([run["accuracy"] for run in runs]) for runs in reached.values())
+    yield "", "one iteration on 60,000 images", f"a process that ends with {least:.1%} of MNIST"
+    for library, forms in _LIBRARIES.items():
+        iteration, process = _best(iterations, forms), _best(processes, forms)
+        yield (
+            library,
+            "-" if iteration is None else f"{iteration:.3f} s",
+            "-" if process is None else f"{process:.1f} s",
+        )
+
+
+def _step() -> Table:
+    record = _read("step")
+    gflop, ceiling = record["work"]["gflop"], record["ceilings"]["matmul"]
+    ours = _median(record["peers"]["jaxnet"]["seconds"])
+    yield "peer", "seconds", "GFLOP/s", "of float32 products", "peak MB", "times jaxnet"
+    for name, each in sorted(record["peers"].items(), key=lambda peer: _median(peer[1]["seconds"])):
+        seconds = _median(each["seconds"])
+        yield (
+            name,
+            _spread(each["seconds"]),
+            f"{gflop / seconds:.0f}",
+            f"{gflop / seconds / ceiling:.0%}",
+            f"{each['peak_mb']:.0f}",
+            f"{seconds / ours:.2f}",
+        )
+
+
+def _accuracy() -> Table:
+    record = _read("time-to-accuracy")
+    found = {
+        name: {key: [run[key] for run in runs] for key in ("seconds", "training", "accuracy")}
+        for name, runs in record["peers"].items()
+    }
+    yield "peer", "seconds", "training alone", "test accuracy", f"{record['goal']:.0%} in"
+    for name, each in sorted(found.items(), key=lambda peer: _median(peer[1]["seconds"])):
+        reached = sum(accuracy >= record["goal"] for accuracy in each["accuracy"])
+        yield (
+            name,
+            _spread(each["seconds"]),
+            f"{_median(each['training']):.2f}",
+            f"{_median(each['accuracy']):.2%}",
+            f"{reached} of {len(each['accuracy'])}",
+        )
+
+
+def _epoch() -> Table:
+    works = _read("epoch")["works"]
+    names = [name for name in works[-1]["peers"] if name != "jaxnet-auto"]
+    yield "network, batch, optimizer", *names
+    for work in works:
+        yield work["title"], *(_seconds(work["peers"].get(name)) for name in names)
+
+
+def _ratios() -> Table:
+    works = [work for work in _read("epoch")["works"] if "784-256-128-10, 128" in work["title"]]
+    names = [name for name in works[0]["peers"] if not name.startswith("jaxnet")]
+    yield "batches of 128", *names
+    for work in works:
+        seconds = {name: _median(each["seconds"]) for name, each in work["peers"].items()}
+        ratios = (seconds[name] / seconds["jaxnet"] for name in names)
+        yield work["title"], *(f"{ratio:.2f}" for ratio in ratios)
+
+
+def _startup() -> Table:
+    record = _read("startup")
+    yield "peer", "seconds", "first time"
+    for name, seconds in sorted(record["seconds"].items(), key=lambda peer: _median(peer[1])):
+        yield name, _spread(seconds), f"{record['first time'][name]:.2f}"
+
+
+def _gradients() -> Table:
+    kinds = ("temporary_mb", "products", "fusions", "copies")
+    yield "work", "by hand, s", "jax.grad, s", "ratio", *kinds
+    for work in _read("gradients")["works"]:
+        peers = [work["peers"][name] for name in ("jaxnet", "jaxnet-auto")]
+        by_hand, automatic = (_median(each["seconds"]) for each in peers)
+        compiled = [work["compiled"][name] for name in ("jaxnet", "jaxnet-auto")]
+        yield (
+            work["title"],
+            f"{by_hand:.3g}",
+            f"{automatic:.3g}",
+            f"{automatic / by_hand:.2f}",
+            *(" / ".join(f"{each[kind]:.0f}" for each in compiled) for kind in kinds),
+        )
+
+
+def _scaling() -> Table:
+    yield "grows", "to", "seconds", "peak MB", "compiler's temporaries, MB"
+    for name, curve in _read("scaling")["curves"].items():
+        for each in curve:
+            temporary = (each["compiled"] or {}).get("temporary_mb")
+            yield (
+                name,
+                f"{each['size']:,}",
+                f"{each['median']:.3g}",
+                f"{each['peak_mb']:.0f}",
+                "-" if temporary is None else f"{temporary:.1f}",
+            )
+
+
+def _tricks() -> Table:
+    record = json.loads((HERE / "tricks.json").read_text())
+    yield "trick", "why", "times as fast"
+    for trick, (why, works) in _TRICKS.items():
+        gains = (f"{record[name]['times as fast']:.2f} ({work})" for work, name in works.items())
+        yield trick, why, "; ".join(gains)
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "top": _at_the_top,
+    "step": _step,
+    "time-to-accuracy": _accuracy,
+    "epoch": _epoch,
+    "epoch-ratios": _ratios,
+    "startup": _startup,
+    "gradients": _gradients,
+    "scaling": _scaling,
+    "tricks": _tricks,
+}
+
+
+def _read(suite: str) -> dict[str, Any]:
+    return json.loads((HERE / f"{suite}-cpu-2.json").read_text())
+
+
+def _best(seconds: Mapping[str, Sequence[float]], forms: Iterable[str]) -> float | None:
+    return min((_median(seconds[form]) for form in forms if form in seconds), default=None)
+
+
+def _seconds(peer: Mapping[str, Any] | None) -> str:
+    return "-" if peer is None else f"{_median(peer['seconds']):.3g}"
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{_median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+if __name__ == "__main__":
+    main()
