@@ -59,7 +59,8 @@ def from_bytes(value_and_grad: ValueAndGrad) -> ValueAndGrad:
 def accumulate(value_and_grad: ValueAndGrad, chunk: int) -> ValueAndGrad:
     """Returns a function of the same result, to rounding, that takes a batch ``chunk`` rows a turn.
 
-    Activations then take the memory of a chunk, and stay in a cache that holds them.
+    Activations then take the memory of a chunk (of both, where there are just two and they may be
+    taken side by side), and stay in a cache that holds them.
 
     Args:
       value_and_grad: of a loss that is a mean over the batch.
