@@ -499,9 +499,10 @@ def main(argv: list[str] | None = None) -> int:
     params = mlp.init(init_key, sizes, scheme=config.init, bias=config.bias)
     shape = "-".join(map(str, sizes))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    products = "" if precision_of(config) is None else f", products in {config.precision},"
     say(
         f"{dataset.name}: {sizes_of(dataset)} images; {shape}, {count:,} parameters, "
-        f"{params[0].weight.dtype} on {jax.default_backend()}"
+        f"{params[0].weight.dtype}{products} on {jax.default_backend()}"
     )
     audit = make_audit(config, dataset.train, check_key)
     report = check_gradients(config, audit, params, dataset.train)

@@ -818,5 +818,6 @@ def test_speed_flags_that_make_no_sense_get_one_line(run_script, flags, message)
 def test_bfloat16_run_passes_its_audit(run_script, tmp_path):
     done = run_script("train.py", "--epochs", "2", "--precision", "bfloat16")
     assert done.returncode == 0, done.stderr
+    assert "float32, products in bfloat16, on " in done.stdout
     summary = json.loads((tmp_path / "results" / "digits" / "summary.json").read_text())
     assert summary["gradient_check"]["verdict"] == "pass"
