@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet import backprop, batches, mlp
+from jaxnet import backprop, batches, mlp, record
 
 DTYPE = np.dtype(jnp.result_type(float))
 EPSILON = float(jnp.finfo(DTYPE).eps)
@@ -95,15 +95,18 @@ def test_chunk_below_one_is_refused():
         ((10, 10_000_000), 4, "cpu", 1),
     ],
 )
-def test_rows_per_chunk_suit_device_and_widths(sizes, batch, platform, rows):
+def test_rows_per_chunk_suit_device_and_widths(monkeypatch, sizes, batch, platform, rows):
+    monkeypatch.setattr(record, "cpus", lambda: 2)
     params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), sizes))
     assert batches.rows_per_chunk(params, batch, platform) == rows
 
 
-def test_no_halves_for_products_in_bfloat16_or_a_core_of_several():
+def test_no_halves_for_products_in_bfloat16_or_a_single_core(monkeypatch):
     params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), LECTURE, dtype=jnp.float32))
     assert batches.rows_per_chunk(params, 128, "cpu", precision="bfloat16") == 128
     assert batches.rows_per_chunk(params, 256, "cpu", 2) == 128
+    monkeypatch.setattr(record, "cpus", lambda: 1)
+    assert batches.rows_per_chunk(params, 128, "cpu") == 128
 
 
 def test_two_chunks_are_compiled_without_a_loop():

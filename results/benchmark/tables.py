@@ -8,9 +8,9 @@ it is not changed.
 
 import json
 import re
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -117,7 +117,7 @@ def _at_the_top() -> Table:
     iterations = {name: each["seconds"] for name, each in _read("step")["peers"].items()}
     reached = _read("time-to-accuracy")["peers"]
     processes = {name: [run["seconds"] for run in runs] for name, runs in reached.items()}
-    least = min(_median([run["accuracy"] for run in runs]) for runs in reached.values())
+    least = min(median([run["accuracy"] for run in runs]) for runs in reached.values())
     yield "", "one iteration on 60,000 images", f"a process that ends with {least:.1%} of MNIST"
     for library, forms in _LIBRARIES.items():
         iteration, process = _best(iterations, forms), _best(processes, forms)
@@ -131,10 +131,10 @@ def _at_the_top() -> Table:
 def _step() -> Table:
     record = _read("step")
     gflop, ceiling = record["work"]["gflop"], record["ceilings"]["matmul"]
-    ours = _median(record["peers"]["jaxnet"]["seconds"])
+    ours = median(record["peers"]["jaxnet"]["seconds"])
     yield "peer", "seconds", "GFLOP/s", "of float32 products", "peak MB", "times jaxnet"
-    for name, each in sorted(record["peers"].items(), key=lambda peer: _median(peer[1]["seconds"])):
-        seconds = _median(each["seconds"])
+    for name, each in sorted(record["peers"].items(), key=lambda peer: median(peer[1]["seconds"])):
+        seconds = median(each["seconds"])
         yield (
             name,
             _spread(each["seconds"]),
@@ -152,13 +152,13 @@ def _accuracy() -> Table:
         for name, runs in record["peers"].items()
     }
     yield "peer", "seconds", "training alone", "test accuracy", f"{record['goal']:.0%} in"
-    for name, each in sorted(found.items(), key=lambda peer: _median(peer[1]["seconds"])):
+    for name, each in sorted(found.items(), key=lambda peer: median(peer[1]["seconds"])):
         reached = sum(accuracy >= record["goal"] for accuracy in each["accuracy"])
         yield (
             name,
             _spread(each["seconds"]),
-            f"{_median(each['training']):.2f}",
-            f"{_median(each['accuracy']):.2%}",
+            f"{median(each['training']):.2f}",
+            f"{median(each['accuracy']):.2%}",
             f"{reached} of {len(each['accuracy'])}",
         )
 
@@ -176,7 +176,7 @@ def _ratios() -> Table:
     names = [name for name in works[0]["peers"] if not name.startswith("jaxnet")]
     yield "batches of 128", *names
     for work in works:
-        seconds = {name: _median(each["seconds"]) for name, each in work["peers"].items()}
+        seconds = {name: median(each["seconds"]) for name, each in work["peers"].items()}
         ratios = (seconds[name] / seconds["jaxnet"] for name in names)
         yield work["title"], *(f"{ratio:.2f}" for ratio in ratios)
 
@@ -184,7 +184,7 @@ def _ratios() -> Table:
 def _startup() -> Table:
     record = _read("startup")
     yield "peer", "seconds", "first time"
-    for name, seconds in sorted(record["seconds"].items(), key=lambda peer: _median(peer[1])):
+    for name, seconds in sorted(record["seconds"].items(), key=lambda peer: median(peer[1])):
         yield name, _spread(seconds), f"{record['first time'][name]:.2f}"
 
 
@@ -193,7 +193,7 @@ def _gradients() -> Table:
     yield "work", "by hand, s", "jax.grad, s", "ratio", *kinds
     for work in _read("gradients")["works"]:
         peers = [work["peers"][name] for name in ("jaxnet", "jaxnet-auto")]
-        by_hand, automatic = (_median(each["seconds"]) for each in peers)
+        by_hand, automatic = (median(each["seconds"]) for each in peers)
         compiled = [work["compiled"][name] for name in ("jaxnet", "jaxnet-auto")]
         yield (
             work["title"],
@@ -244,19 +244,15 @@ def _read(suite: str) -> dict[str, Any]:
 
 
 def _best(seconds: Mapping[str, Sequence[float]], forms: Iterable[str]) -> float | None:
-    return min((_median(seconds[form]) for form in forms if form in seconds), default=None)
+    return min((median(seconds[form]) for form in forms if form in seconds), default=None)
 
 
 def _seconds(peer: Mapping[str, Any] | None) -> str:
-    return "-" if peer is None else f"{_median(peer['seconds']):.3g}"
-
-
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(values)
+    return "-" if peer is None else f"{median(peer['seconds']):.3g}"
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{_median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+    return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 if __name__ == "__main__":

@@ -140,8 +140,7 @@ def epoch(
     if devices:
         data = batches.place(data, devices, rows=True)
         state, key = batches.place((state, key), devices, rows=False)
-    precision = getattr(gradient, "keywords", {}).get("precision")
-    rows = chunk or batches.rows_per_chunk(params, batch_size, "cpu", count, precision=precision)
+    rows = chunk or batches.rows_per_chunk(params, batch_size, "cpu", count)
     wrapped = train.make_epoch(lambda *args: gradient(*args), optimizer, batch_size, rows, devices)
     jax.clear_caches()  # what is traced with the part replaced is not to be found again
     if replaced is None:
