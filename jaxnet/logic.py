@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnet import backprop, mlp, optimizers
-from jaxnet.mlp import Params
+from jaxnet.types import Params
 
 GATES = {  # of the inputs 00, 01, 10 and 11
     "and": (0, 0, 0, 1),

@@ -7,34 +7,37 @@ the transpose of ``weight``.
 import functools
 import itertools
 import math
-import os
-import re
-import zipfile
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxnet import products
+from jaxnet.types import Layer, Params
+
+__all__ = [
+    "SCHEMES",
+    "Layer",
+    "Params",
+    "accuracy",
+    "activations",
+    "check",
+    "check_params",
+    "classes",
+    "forward",
+    "init",
+    "loss",
+    "mean_squared_error",
+    "predict",
+    "propagate",
+    "sizes",
+]
 
 SCHEMES = ("glorot", "lecture")
-
-
-class Layer(NamedTuple):
-    """A fully connected layer, ``sigmoid(inputs @ weight + bias)``.
-
-    Attributes:
-      weight: ``(inputs, outputs)`` floating-point array.
-      bias: ``(outputs,)`` array of the same dtype, or None (the lecture's program has no biases).
-    """
-
-    weight: Any
-    bias: Any = None
-
-
-Params = tuple[Layer, ...]
 
 
 def init(
@@ -50,11 +53,10 @@ def init(
     Args:
       key: a key of `jax.random`.
       sizes: two or more widths, from the inputs to the outputs: ``(784, 256, 128, 10)``.
-      scheme: ``"glorot"`` draws weights from Glorot and Bengio's uniform distribution (AISTATS
-        2010), ``4 sqrt(6 / (inputs + outputs))`` to either side, and sets biases to 0; the 4 is for
-        the logistic sigmoid, whose slope at 0 is 1/4 where tanh's is 1. ``"lecture"`` draws
-        weights uniformly from [-1, 1) (slide "Vectorized forward pass"), and biases too: the
-        lecture's w0 is a weight like others.
+      scheme: ``"glorot"`` draws weights uniformly from ``[-a, a)`` with
+        ``a = 4 sqrt(6 / (inputs + outputs))``, and sets biases to 0. The factor 4 is for the logistic
+        sigmoid, whose slope at 0 is 1/4 where that of tanh is 1. ``"lecture"`` draws weights and
+        biases uniformly from [-1, 1).
       bias: whether layers have biases.
       dtype: a floating-point dtype; None means float32, or float64 under ``jax_enable_x64``.
 
@@ -64,13 +66,24 @@ def init(
     Raises:
       ValueError: sizes that are not two or more positive integers, an unknown scheme, or float64
         without ``jax_enable_x64``.
-      TypeError: a dtype that is not floating-point.
+      TypeError: a dtype that is not floating-point, or a ``bias`` that is not a bool.
+
+    References:
+      Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks,
+      AISTATS 2010; slide "Vectorized forward pass".
+
+    Example:
+      >>> params = init(jax.random.key(0), (784, 256, 128, 10))
+      >>> [layer.weight.shape for layer in params]
+      [(784, 256), (256, 128), (128, 10)]
     """
     sizes = tuple(sizes)
     if len(sizes) < 2 or not all(_is_width(size) for size in sizes):
         raise ValueError(f"sizes must be two or more positive integers, got {sizes}")
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
+    if not isinstance(bias, bool):
+        raise TypeError(f"bias must be True or False, got {bias!r}")
     dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be floating-point, got {dtype}")
@@ -104,58 +117,45 @@ def activations(
     Args:
       params: layers.
       inputs: ``(batch, inputs)``, of the parameters' dtype.
-      precision: floating-point dtype that the factors of products are rounded to, ``"bfloat16"``
-        say, no wider than the parameters'; None means their own.
+      precision: the compute dtype, ``"bfloat16"`` say: a floating-point dtype, no wider than the
+        parameters', that the factors of matrix products are rounded to. None means theirs.
 
     Returns:
-      ``len(params) + 1`` arrays: the inputs, then ``(batch, outputs)`` of each layer, of the dtype
-      of sums: that of the factors, or float32 where those are of 16 bits (see `multiply`).
+      ``len(params) + 1`` arrays: the inputs, then ``(batch, outputs)`` of each layer, in the dtype
+      of sums: that of the factors, or float32 where those have 16 bits (see `products`).
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes that do not fit, or an empty batch.
       TypeError: dtypes that do not fit, or a precision that is not floating-point, or wider than
         the parameters.
+
+    Example:
+      >>> params = init(jax.random.key(0), (3, 2, 1))
+      >>> [each.shape for each in activations(params, jnp.ones((5, 3)))]
+      [(5, 3), (5, 2), (5, 1)]
     """
     check(params, inputs)
-    dtype = precision_of(params, precision)
-    layers = [jnp.asarray(inputs)]
+    return propagate(params, jnp.asarray(inputs), precision)
+
+
+def propagate(
+    params: Params, inputs: jax.Array, precision: DTypeLike | None
+) -> tuple[jax.Array, ...]:
+    """Returns what `activations` does, of arguments that `check` has passed.
+
+    Example:
+      >>> params = init(jax.random.key(0), (3, 2, 1))
+      >>> propagate(params, jnp.ones((5, 3)), None)[-1].shape
+      (5, 1)
+    """
+    dtype = products.compute_dtype(params, precision)
+    layers = [inputs]
     for weight, bias in params:
-        logits = multiply(layers[-1], weight, dtype)  # (batch, outputs)
+        logits = products.matmul(layers[-1], weight, dtype)  # (batch, outputs)
         if bias is not None:
             logits += bias[None, :].astype(logits.dtype)
         layers.append(jax.nn.sigmoid(logits))
     return tuple(layers)
-
-
-def multiply(left: jax.Array, right: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Returns ``left @ right``, both rounded to a dtype first, summed in float32 or float64.
-
-    All else in the network has the precision of the sums. In 16 bits it would lose a saturated
-    output's distance from its target: in bfloat16, sigmoid(4) is off by a tenth of that from 1.
-
-    A dtype is what it says on all devices: left to itself, JAX rounds the factors of float32
-    products to 10 bits on a GPU and 7 on a TPU. `jax.default_matmul_precision` chooses otherwise.
-    """
-    left, right = left.astype(dtype), right.astype(dtype)
-    chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    exactly = jax.lax.Precision.HIGHEST if chosen is None else None
-    return jnp.matmul(left, right, precision=exactly, preferred_element_type=wide(dtype))
-
-
-def precision_of(params: Params, precision: DTypeLike | None) -> Any:
-    """Returns the dtype that the factors of products are rounded to; see `activations`."""
-    own = params[0].weight.dtype
-    dtype = own if precision is None else jnp.dtype(precision)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"precision must be a floating-point dtype, got {dtype}")
-    if jnp.finfo(dtype).bits > jnp.finfo(own).bits:
-        raise TypeError(f"precision must be no wider than the parameters' {own}, got {dtype}")
-    return dtype
-
-
-def wide(dtype: DTypeLike) -> Any:
-    """Returns the dtype of sums, activations and the loss: float32 where 16 bits are given."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames="precision")
@@ -163,6 +163,10 @@ def forward(params: Params, inputs: jax.Array, *, precision: DTypeLike | None = 
     """Returns the network's outputs, ``(batch, outputs)`` in [0, 1].
 
     Arguments, dtype and errors are those of `activations` (slide "Vectorized forward pass").
+
+    Example:
+      >>> forward(init(jax.random.key(0), (3, 2, 1)), jnp.ones((5, 3))).shape
+      (5, 1)
     """
     return activations(params, inputs, precision=precision)[-1]
 
@@ -185,7 +189,7 @@ def loss(
       params: layers.
       inputs: ``(batch, inputs)``, of the parameters' dtype.
       targets: ``(batch, outputs)``, of the same dtype.
-      precision: see `activations`.
+      precision: the compute dtype; see `activations`.
 
     Returns:
       A scalar, of the outputs' dtype.
@@ -193,9 +197,15 @@ def loss(
     Raises:
       ValueError: shapes that do not fit, or an empty batch.
       TypeError: dtypes that do not fit.
+
+    Example:
+      >>> params = init(jax.random.key(0), (3, 2, 1))
+      >>> loss(params, jnp.ones((5, 3)), jnp.ones((5, 1))).shape
+      ()
     """
     check(params, inputs, targets)
-    return mean_squared_error(forward(params, inputs, precision=precision), targets)
+    outputs = propagate(params, jnp.asarray(inputs), precision)[-1]
+    return mean_squared_error(outputs, jnp.asarray(targets))
 
 
 def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -207,6 +217,10 @@ def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: shapes that differ.
+
+    Example:
+      >>> float(mean_squared_error(jnp.ones((5, 10)), jnp.zeros((5, 10))))
+      10.0
     """
     if jnp.shape(outputs) != jnp.shape(targets):
         raise ValueError(
@@ -219,13 +233,17 @@ def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 def classes(outputs: jax.Array) -> jax.Array:
     """Returns the class that each row of outputs, or of one-hot targets, names.
 
-    It is the index of the largest output; a network with one output answers yes (1) above 1/2.
+    It is the index of the largest output; with one output, it is 1 above 1/2 and 0 otherwise.
 
     Args:
       outputs: ``(batch, outputs)``.
 
     Returns:
       ``(batch,)`` integers.
+
+    Example:
+      >>> classes(jnp.array([[0.1, 0.9], [0.8, 0.3]])).tolist()
+      [1, 0]
     """
     if outputs.shape[-1] == 1:
         return (outputs[..., 0] > 0.5).astype(int)
@@ -237,6 +255,10 @@ def predict(params: Params, inputs: jax.Array) -> jax.Array:
     """Returns the predicted class of each input, ``(batch,)`` integers; see `classes`.
 
     Arguments and errors are those of `activations`.
+
+    Example:
+      >>> predict(init(jax.random.key(0), (3, 2, 10)), jnp.ones((5, 3))).shape
+      (5,)
     """
     return classes(forward(params, inputs))
 
@@ -246,22 +268,29 @@ def accuracy(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array
     """Returns the share of inputs whose predicted class is that of the one-hot target.
 
     Arguments and errors are those of `loss`.
+
+    Example:
+      >>> params = init(jax.random.key(0), (3, 2, 1))
+      >>> float(accuracy(params, jnp.ones((5, 3)), jnp.ones((5, 1)))) in (0.0, 1.0)
+      True
     """
     check(params, inputs, targets)
-    return jnp.mean(predict(params, inputs) == classes(targets), dtype=inputs.dtype)
+    outputs = propagate(params, jnp.asarray(inputs), None)[-1]
+    return jnp.mean(classes(outputs) == classes(jnp.asarray(targets)), dtype=inputs.dtype)
 
 
 def sizes(params: Params) -> tuple[int, ...]:
-    """Returns the widths from the inputs to the outputs, e.g. ``(784, 256, 128, 10)``."""
+    """Returns the widths from the inputs to the outputs.
+
+    Example:
+      >>> sizes(init(jax.random.key(0), (784, 30, 10)))
+      (784, 30, 10)
+    """
     return (params[0].weight.shape[0], *(layer.weight.shape[1] for layer in params))
 
 
-def check(
-    params: Params,
-    inputs: jax.Array | np.ndarray,
-    targets: jax.Array | np.ndarray | None = None,
-) -> None:
-    """Raises what would otherwise fail deep inside, or broadcast in silence.
+def check(params: Params, inputs: ArrayLike, targets: ArrayLike | None = None) -> None:
+    """Raises where shapes or dtypes do not fit: nothing broadcasts, nothing is cast.
 
     Args:
       params: layers that must fit each other.
@@ -271,8 +300,13 @@ def check(
     Raises:
       ValueError: shapes that do not fit, or an empty batch.
       TypeError: dtypes that do not fit, or arguments that are not arrays.
+
+    Example:
+      >>> check(init(jax.random.key(0), (3, 2, 1)), jnp.ones((5, 4)))
+      Traceback (most recent call last):
+      ValueError: inputs must have shape (batch, 3), got (5, 4)
     """
-    dtype, width = _check_params(params)
+    dtype, width = check_params(params)
     _check_array("inputs", inputs, dtype)
     shape, fan_in = jnp.shape(inputs), jnp.shape(params[0].weight)[0]
     if len(shape) != 2 or shape[1] != fan_in:
@@ -287,8 +321,17 @@ def check(
             )
 
 
-def _check_params(params: Params) -> tuple[Any, int]:
-    """Returns the parameters' dtype and the number of outputs, once the layers fit each other."""
+def check_params(params: Params) -> tuple[Any, int]:
+    """Returns the dtype of parameters and the number of outputs, once the layers fit each other.
+
+    Raises:
+      ValueError: shapes that do not fit, or a width of 0.
+      TypeError: what is not a tuple of layers, or dtypes that differ or are not floating-point.
+
+    Example:
+      >>> check_params(init(jax.random.key(0), (3, 2, 1), dtype="float32"))
+      (dtype('float32'), 1)
+    """
     if not isinstance(params, tuple) or not params:
         raise TypeError(f"params must be a non-empty tuple of Layer, got {_describe(params)}")
     width, dtype = 0, None
@@ -299,8 +342,10 @@ def _check_params(params: Params) -> tuple[Any, int]:
         weight_name, bias_name = f"params[{index}].weight", f"params[{index}].bias"
         _check_array(weight_name, layer.weight, dtype)
         shape = jnp.shape(layer.weight)
-        if len(shape) != 2 or (index and shape[0] != width):
-            raise ValueError(f"{weight_name} must have shape ({rows}, outputs), got {shape}")
+        if len(shape) != 2 or 0 in shape or (index and shape[0] != width):
+            raise ValueError(
+                f"{weight_name} must have shape ({rows}, outputs), none of them 0, got {shape}"
+            )
         width, dtype = shape[1], jnp.result_type(layer.weight)
         if layer.bias is not None:
             _check_array(bias_name, layer.bias, dtype)
@@ -311,72 +356,6 @@ def _check_params(params: Params) -> tuple[Any, int]:
     return dtype, width
 
 
-def save(path: str | os.PathLike, params: Params) -> None:
-    """Writes parameters to an ``.npz`` file, each array under its path in the pytree.
-
-    The names are ``[0].weight``, ``[0].bias``, ``[1].weight`` and so on. The file appears whole or
-    not at all. bfloat16, which the format does not know, is stored as float32.
-
-    Raises:
-      ValueError: a path that does not end in ``.npz``, or layers that do not fit each other.
-      TypeError: what is not a tuple of layers.
-    """
-    _check_params(params)
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"path must end in .npz, got {path}")
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    arrays: dict[str, Any] = {
-        jax.tree_util.keystr(place): leaf.astype(jnp.float32)
-        if leaf.dtype == jnp.bfloat16
-        else leaf
-        for place, leaf in leaves
-    }
-    np.savez(partial, **arrays)
-    partial.replace(path)
-
-
-def load(path: str | os.PathLike) -> Params:
-    """Reads the parameters that `save` wrote.
-
-    float64 parameters become float32 unless ``jax_enable_x64`` is on, as everywhere in JAX.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: a file that does not hold a network's parameters.
-    """
-    with open(path, "rb") as opened:
-        if not zipfile.is_zipfile(opened):  # np.load would take it for a pickle
-            raise ValueError(f"{path} is not an .npz file of parameters")
-    try:
-        with open(path, "rb") as opened, np.load(opened) as file:  # np.load may leave it open
-            arrays = dict(file)
-    except Exception as error:  # NumPy's reader lets through whatever a damaged file provokes
-        raise ValueError(f"{path} is not an .npz file of parameters") from error
-    names = [re.fullmatch(r"\[(\d+)\]\.(weight|bias)", name) for name in arrays]
-    if not all(names) or not names:
-        raise ValueError(
-            f"{path} must hold arrays named [0].weight, [0].bias, ..., got {sorted(arrays)}"
-        )
-    depth = 1 + max(int(name[1]) for name in names if name)
-    if missing := [i for i in range(depth) if f"[{i}].weight" not in arrays]:
-        raise ValueError(f"{path} lacks [{missing[0]}].weight, got {sorted(arrays)}")
-    params = tuple(
-        Layer(*(_as_leaf(arrays.get(f"[{i}].{field}")) for field in Layer._fields))
-        for i in range(depth)
-    )
-    try:
-        _check_params(params)
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return params
-
-
-def _as_leaf(array: np.ndarray | None) -> jax.Array | None:
-    return None if array is None else jnp.asarray(array)
-
-
 def _is_width(size: object) -> bool:
     return isinstance(size, int | np.integer) and not isinstance(size, bool) and bool(size > 0)
 
@@ -384,7 +363,10 @@ def _is_width(size: object) -> bool:
 def _check_array(name: str, array: Any, dtype: Any) -> None:
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise TypeError(f"{name} must be an array, got {_describe(array)}")
-    got = jnp.result_type(array)  # as JAX will see it: NumPy's float64 is float32 without x64
+    try:
+        got = jnp.result_type(array)  # as JAX will see it: NumPy's float64 is float32 without x64
+    except TypeError as error:
+        raise TypeError(f"{name} must have a dtype of JAX, got {array.dtype}") from error
     if dtype is None and not jnp.issubdtype(got, jnp.floating):
         raise TypeError(f"{name} must be floating-point, got {got}")
     if dtype is not None and got != dtype:
@@ -393,3 +375,12 @@ def _check_array(name: str, array: Any, dtype: Any) -> None:
 
 def _describe(value: object) -> str:
     return type(value).__name__
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load", "save"):  # where they were in version 0.1
+        from jaxnet import checkpoint
+
+        warnings.warn(f"mlp.{name} is checkpoint.{name} now", DeprecationWarning, stacklevel=2)
+        return getattr(checkpoint, name)
+    raise AttributeError(f"module 'jaxnet.mlp' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnet import backprop, mlp
-from jaxnet.mlp import Layer, Params
+from jaxnet.types import Layer, Params
 
 
 @dataclasses.dataclass(frozen=True)  # jax.jit takes weak references, which a tuple does not have

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxnet.data import Split
+from jaxnet.data.load import Split
 
 IMAGE_SHAPE = (5, 5)
 
