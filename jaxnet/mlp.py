@@ -54,9 +54,9 @@ def init(
       key: a key of `jax.random`.
       sizes: two or more widths, from the inputs to the outputs: ``(784, 256, 128, 10)``.
       scheme: ``"glorot"`` draws weights uniformly from ``[-a, a)`` with
-        ``a = 4 sqrt(6 / (inputs + outputs))``, and sets biases to 0. The factor 4 is for the logistic
-        sigmoid, whose slope at 0 is 1/4 where that of tanh is 1. ``"lecture"`` draws weights and
-        biases uniformly from [-1, 1).
+        ``a = 4 sqrt(6 / (inputs + outputs))``, and sets biases to 0. The factor 4 is for the
+        logistic sigmoid, whose slope at 0 is 1/4 where that of tanh is 1. ``"lecture"`` draws
+        weights and biases uniformly from [-1, 1).
       bias: whether layers have biases.
       dtype: a floating-point dtype; None means float32, or float64 under ``jax_enable_x64``.
 

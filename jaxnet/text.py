@@ -81,7 +81,9 @@ def plain(value: Any) -> Any:
         return {name: plain(getattr(value, name)) for name in fields}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if hasattr(value, "tolist"):  # arrays and scalars of NumPy and JAX
+    if not isinstance(value, type) and hasattr(
+        value, "tolist"
+    ):  # arrays and scalars of NumPy and JAX
         return plain(value.tolist())
     raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 

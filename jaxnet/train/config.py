@@ -35,11 +35,19 @@ from jaxnet.train.order import steps_per_epoch
 from jaxnet.train.sharding import choose_devices
 from jaxnet.types import Layer
 
-__all__ = ["PRESETS", "Config", "DataOptions", "NetworkOptions", "check_config", "resolve"]
+__all__ = [
+    "MOST_STEPS",
+    "PRESETS",
+    "Config",
+    "DataOptions",
+    "NetworkOptions",
+    "check_config",
+    "resolve",
+]
 
 LECTURE_RATE = 1e-5  # of the slides, on a gradient summed over the images without the factor 2
 _SMALL_IMAGES = 10_000  # examples up to which a dataset gets the small recipe
-_MOST_STEPS = 2**31 - 1  # optax counts them in int32
+MOST_STEPS = 2**31 - 1  # optax counts them in int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,9 +247,9 @@ def resolve(config: Config, dataset: Dataset) -> Config:
             f"argument --microbatch: must be at most the {config.batch_size:,} rows of a batch, "
             f"got {config.microbatch}"
         )
-    if config.epochs * steps > _MOST_STEPS:
+    if config.epochs * steps > MOST_STEPS:
         raise ValueError(
-            f"argument --epochs: must be at most {_MOST_STEPS // steps:,}, which is {_MOST_STEPS:,} "
+            f"argument --epochs: must be at most {MOST_STEPS // steps:,}, which is {MOST_STEPS:,} "
             f"steps, got {config.epochs}"
         )
     every = config.check_gradients_every

@@ -121,10 +121,10 @@ def make_epoch(
       devices: those that each batch is sharded over; None means JAX's default one.
 
     Returns:
-      A function of a `TrainState`, ``inputs`` ``(n, pixels)`` and ``targets`` ``(n, classes)``, both
-      uint8 or of the parameters' dtype. ``losses``, ``(steps,)``, are the minibatches' before their
-      updates. When traced it raises `ValueError` for inputs and targets of different lengths, or a
-      batch that is empty or larger than the training set.
+      A function of a `TrainState`, ``inputs`` ``(n, pixels)`` and ``targets`` ``(n, classes)``,
+      both uint8 or of the parameters' dtype. ``losses``, ``(steps,)``, are the minibatches' before
+      their updates. When traced it raises `ValueError` for inputs and targets of different lengths,
+      or a batch that is empty or larger than the training set.
 
     Example:
       >>> from jaxnet import backprop, mlp

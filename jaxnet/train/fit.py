@@ -31,6 +31,10 @@ GRADIENTS: dict[str, Callable[..., tuple[jax.Array, Params]]] = {
     "auto": jax.value_and_grad(mlp.loss),
 }
 
+# The loss of a network whose sigmoids are all saturated is finite, however large its parameters. In
+# float32, steps of 1 are lost beside numbers of this size.
+_LARGEST_PARAMETER = 1e7
+
 
 class Metrics(NamedTuple):
     """What was measured of an epoch.
@@ -247,7 +251,7 @@ def prepare(
         run_epoch = epoch.lower(state, *data).compile()
     held_params = jax.device_put(state.params, first)
     validate = loss_and_accuracy.lower(held_params, *held_out).compile() if held_out else None
-    _all_finite(held_params)  # compiles it
+    _largest(held_params)  # compiles it
     compile_seconds = time.perf_counter() - began
 
     def advance(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -255,10 +259,10 @@ def prepare(
         state, losses = run_epoch(state, *data)
         params = jax.device_put(state.params, first)
         found = validate(params, *held_out) if validate else (None, None)
-        number, losses, found, finite = jax.device_get(  # the only wait
-            (state.epoch, losses, found, _all_finite(params))
+        number, losses, found, largest = jax.device_get(  # the only wait
+            (state.epoch, losses, found, _largest(params))
         )
-        _check_finite(int(number), losses, bool(finite))
+        _check_finite(int(number), losses, float(largest))
         train_loss = float(np.mean(losses, dtype=np.float64))
         loss, accuracy = (None if value is None else float(value) for value in found)
         seconds = time.perf_counter() - began
@@ -312,20 +316,20 @@ def _check_batch(
     return int(microbatch)
 
 
-def _check_finite(epoch: int, losses: np.ndarray, params_are_finite: bool) -> None:
+def _check_finite(epoch: int, losses: np.ndarray, largest: float) -> None:
     finite, steps = np.isfinite(losses), len(losses)
     if not finite.all():
         step = int(np.argmin(finite))
         raise DivergedError(
             f"the loss is {losses[step]} in epoch {epoch}, step {step + 1} of {steps}"
         )
-    if not params_are_finite:  # after the last update, which no loss has seen yet
+    if not largest <= _LARGEST_PARAMETER:
         raise DivergedError(
-            f"the parameters are not finite after the update in epoch {epoch}, step {steps} of "
-            f"{steps}"
+            f"a parameter is {largest:.3g} in size after the update in epoch {epoch}, step {steps} "
+            f"of {steps}; more than {_LARGEST_PARAMETER:.0e} is not trained any more"
         )
 
 
 @jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _largest(tree: Any) -> jax.Array:
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))

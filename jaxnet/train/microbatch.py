@@ -38,7 +38,8 @@ def accumulate(value_and_grad: ValueAndGrad, rows: int) -> ValueAndGrad:
     Example:
       >>> from jaxnet import backprop
       >>> params = mlp.init(jax.random.key(0), (3, 1))
-      >>> loss, _ = accumulate(backprop.value_and_grad, 2)(params, jnp.ones((5, 3)), jnp.ones((5, 1)))
+      >>> value_and_grad = accumulate(backprop.value_and_grad, 2)
+      >>> loss, gradient = value_and_grad(params, jnp.ones((5, 3)), jnp.ones((5, 1)))
       >>> loss.shape
       ()
     """
