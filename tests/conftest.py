@@ -6,12 +6,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxnet import data
+from jaxnet import cli, data
 
 ROOT = Path(__file__).parents[1]
+SCRIPTS = {"train": "train.py", "check": "check_gradients.py", "lecture": "lecture.py"}
 MANUAL_DIR = os.environ.get("JAXNET_MANUAL_DIR")  # before tests take it away
 sys.path.insert(0, str(ROOT / "scripts"))
 
+# Several devices of the CPU, for the tests of data parallelism.
+jax.config.update("jax_num_cpu_devices", 4)
 # What a strict user may have set: no silent broadcast to a higher rank, no silent change of dtype.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -58,6 +61,15 @@ def optax_dtypes():
 def compiled(tmp_path_factory) -> Path:
     """A folder where scripts keep what they compiled, for the next one."""
     return tmp_path_factory.mktemp("compiled")
+
+
+def call(command: str, *argv: object) -> int:
+    """Runs a command in this process, as its script would, and returns its exit status."""
+    x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        return cli.run(command, [str(each) for each in argv], program=SCRIPTS[command])
+    finally:
+        jax.config.update("jax_enable_x64", x64)
 
 
 @pytest.fixture

@@ -40,8 +40,7 @@ def network(depth, bias, scheme, trained):
                 batch_size=32,
                 epochs=10,
             )
-            *_, last = run.epochs
-        params = last.state.params
+        params = run.params
     return params, examples
 
 
@@ -50,10 +49,10 @@ def problem(depth, batch, *, bias=True, scheme="glorot", trained=False):
     return params, jnp.asarray(examples.inputs[:batch]), jnp.asarray(examples.targets[:batch])
 
 
-@pytest.mark.parametrize("batch", [1, 100])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("depth", HIDDEN)
-def test_three_gradients_agree(depth, bias, batch):
+def test_three_gradients_agree(depth, bias):
+    batch = 1 if depth % 2 == bias else 100
     for trained in (False, True):
         with jax.enable_x64(True):
             args = problem(depth, batch, bias=bias, trained=trained)
@@ -121,7 +120,7 @@ def test_jax_differentiates_the_loss_by_the_hand_written_pass(monkeypatch):
     with jax.enable_x64(True):
         args = problem(3, 20)
         monkeypatch.setattr(backprop, "Layer", Spy)
-        jax.grad(backprop._loss)(*args)
+        jax.grad(lambda *args: backprop._loss(*args, None))(*args)
     assert len(built) == 3
 
 

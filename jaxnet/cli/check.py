@@ -60,11 +60,7 @@ def _fault(name: str) -> str:
     raise ArgumentTypeError(f"there is no {name!r}{hint} (--list-faults lists them)")
 
 
-_directions = dataclasses.replace(
-    positive_integer,
-    expected="a positive integer up to 10000",
-    accepts=lambda v: positive_integer.accepts(v) and v <= 10_000,
-)
+_MOST_DIRECTIONS = 10_000
 _fault_name = Kind("the name of a fault", _fault, lambda v: v in faults.CATALOGUE, metavar="NAME")
 
 
@@ -87,7 +83,7 @@ class Options(NetworkOptions):
         (0,), indices, "arguments to differentiate in: 0 (default) or 0,2"
     )
     self_test: bool = option(False, None, "plant every fault in turn, and catch it")
-    directions: int = option(8, _directions, "random directions in every leaf (8)")
+    directions: int = option(8, positive_integer, "random directions in every leaf (8)")
     tolerance: float | None = option(None, positive_number, "relative error that passes")
     exhaustive: bool = option(False, None, "measure every coordinate")
     control: bool = option(False, None, "plant an error in every leaf, and see that it shows")
@@ -121,6 +117,11 @@ def parse(program: str, argv: Sequence[str]) -> Options:
         refuse(parser, flags, _OF_NETWORK, "--target")
     elif misplaced := [each for each in _OF_TARGET if each in flags]:
         parser.error(f"argument {flag(misplaced[0])}: needs --target")
+    if flags.get("directions", 1) > _MOST_DIRECTIONS:
+        parser.error(
+            f"argument --directions: must be at most {_MOST_DIRECTIONS:,}, "
+            f"got {flags['directions']}"
+        )
     if "self_test" in flags:
         refuse(parser, flags, (*_OF_NETWORK, "target", "exhaustive"), "--self-test")
     return Options(**flags)
@@ -270,7 +271,7 @@ def _check_json(path: Path | None) -> None:
         raise StopError(f"--json {path} cannot be written: it is a folder")
     if not path.parent.exists():
         raise StopError(f"--json {path} cannot be written: there is no folder {path.parent}")
-    check_out(path.parent, f"--json {path.name} in")
+    check_out(path.parent, f"--json {path}")
 
 
 def _write_json(path: Path | None, value: Any) -> None:

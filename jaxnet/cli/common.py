@@ -85,6 +85,7 @@ def run(program: str, main: Callable[..., int], *args: Any) -> int:
     _mend_streams()
     try:
         with _handling({signal.SIGINT: _raise, **dict.fromkeys(_ENDING, _raise)}):
+            _check_folder()
             return main(*args)
     except StopError as stop:
         kind = "error: " if stop.status == BAD_INPUT else ""
@@ -121,6 +122,13 @@ def _complain(program: str, line: str, status: int) -> int:
     with contextlib.suppress(OSError):
         print(f"{program}: {line}", file=sys.stderr, flush=True)
     return status
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise StopError("the current folder has been removed") from error
 
 
 def _mend_streams() -> None:
@@ -198,8 +206,12 @@ def _handling(handlers: dict[Any, Any]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def check_out(path: Path, flag: str = "--out") -> None:
+def check_out(path: Path, what: str | None = None) -> None:
     """Proves that a folder can be written, before there is anything to write.
+
+    Args:
+      path: of the folder.
+      what: the flag and its value; by default those of ``--out``.
 
     Raises:
       StopError: if not.
@@ -207,7 +219,8 @@ def check_out(path: Path, flag: str = "--out") -> None:
     try:
         files.check_writable(path)
     except OSError as error:
-        raise StopError(f"{flag} {path} cannot be written: {error.strerror or error}") from error
+        what, why = what or f"--out {path}", error.strerror or error
+        raise StopError(f"{what} cannot be written: {why}") from error
 
 
 def select_device(platform: str | None, *, x64: bool, devices: int | None = 1) -> None:

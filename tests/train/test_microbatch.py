@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet import backprop, batches, mlp, record
+from jaxnet import backprop, mlp, record, train
+from jaxnet.data import pixels
+from jaxnet.train import stream
+from jaxnet.train.epoch import scan
 
 DTYPE = np.dtype(jnp.result_type(float))
 EPSILON = float(jnp.finfo(DTYPE).eps)
@@ -31,16 +34,16 @@ def assert_same(found, expected, tolerance):
 
 
 def whole(params, inputs, targets):
-    return backprop.value_and_grad(params, batches.as_float(inputs, DTYPE), targets)
+    return backprop.value_and_grad(params, pixels.as_float(inputs, DTYPE), targets)
 
 
 def test_bytes_are_scaled_and_floats_are_not():
-    scaled = batches.as_float(jnp.arange(256, dtype=jnp.uint8), DTYPE)
+    scaled = pixels.as_float(jnp.arange(256, dtype=jnp.uint8), DTYPE)
     np.testing.assert_allclose(scaled, np.arange(256) / 255, rtol=2 * EPSILON)
     assert scaled[-1] == 1
     floats = jnp.array([0.5, 1.0], jnp.bfloat16)
-    assert batches.as_float(floats, DTYPE) is floats  # for `mlp.check` to refuse
-    inputs, targets = batches.as_floats(floats, jnp.array([0, 1], jnp.uint8), DTYPE)
+    assert pixels.as_float(floats, DTYPE) is floats  # for `mlp.check` to refuse
+    inputs, targets = pixels.as_floats(floats, jnp.array([0, 1], jnp.uint8), DTYPE)
     assert inputs is floats
     assert targets.dtype == DTYPE
     assert targets.tolist() == [0, 1]
@@ -49,7 +52,7 @@ def test_bytes_are_scaled_and_floats_are_not():
 @pytest.mark.parametrize("chunk", [1, 7, 50, 60, 100, 101])
 def test_chunks_add_up_to_the_whole(chunk):
     params, inputs, targets = examples(100)
-    gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
+    gradient = train.accumulate(pixels.from_uint8(backprop.value_and_grad), chunk)
     found = jax.jit(gradient)(params, inputs, targets)
     assert_same(found, whole(params, inputs, targets), 100 * EPSILON)
 
@@ -58,7 +61,7 @@ def test_chunks_take_the_memory_of_a_chunk():
     params, inputs, targets = examples(60_000, LECTURE)
 
     def temporary(chunk):
-        gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
+        gradient = train.accumulate(pixels.from_uint8(backprop.value_and_grad), chunk)
         compiled = jax.jit(gradient).lower(params, inputs, targets).compile()
         memory = compiled.memory_analysis()
         if memory is None:
@@ -71,8 +74,8 @@ def test_chunks_take_the_memory_of_a_chunk():
 
 
 def test_chunk_below_one_is_refused():
-    with pytest.raises(ValueError, match="chunk must be 1 or more, got 0"):
-        batches.accumulate(backprop.value_and_grad, 0)
+    with pytest.raises(ValueError, match="rows must be 1 or more, got 0"):
+        train.accumulate(backprop.value_and_grad, 0)
 
 
 @pytest.mark.skipif(np.float32 != DTYPE, reason="the widths are chosen for float32")
@@ -98,22 +101,22 @@ def test_chunk_below_one_is_refused():
 def test_rows_per_chunk_suit_device_and_widths(monkeypatch, sizes, batch, platform, rows):
     monkeypatch.setattr(record, "cpus", lambda: 2)
     params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), sizes))
-    assert batches.rows_per_chunk(params, batch, platform) == rows
+    assert train.microbatch_size(params, batch, platform) == rows
 
 
 def test_no_halves_for_products_in_bfloat16_or_a_single_core(monkeypatch):
     params = jax.eval_shape(lambda: mlp.init(jax.random.key(0), LECTURE, dtype=jnp.float32))
-    assert batches.rows_per_chunk(params, 128, "cpu", precision="bfloat16") == 128
-    assert batches.rows_per_chunk(params, 256, "cpu", 2) == 128
+    assert train.microbatch_size(params, 128, "cpu", precision="bfloat16") == 128
+    assert train.microbatch_size(params, 256, "cpu", devices=2) == 128
     monkeypatch.setattr(record, "cpus", lambda: 1)
-    assert batches.rows_per_chunk(params, 128, "cpu") == 128
+    assert train.microbatch_size(params, 128, "cpu") == 128
 
 
 def test_two_chunks_are_compiled_without_a_loop():
     params, inputs, targets = examples(128)
 
     def loops(chunk):
-        gradient = batches.accumulate(batches.from_bytes(backprop.value_and_grad), chunk)
+        gradient = train.accumulate(pixels.from_uint8(backprop.value_and_grad), chunk)
         text = jax.jit(gradient).lower(params, inputs, targets).as_text()
         return text.count("stablehlo.while")
 
@@ -122,7 +125,7 @@ def test_two_chunks_are_compiled_without_a_loop():
 
 
 def test_every_example_is_drawn_once_and_each_epoch_anew():
-    first, second = (np.asarray(batches.draw(jax.random.key(0), i, 1000, 30)) for i in (1, 2))
+    first, second = (np.asarray(train.draw(jax.random.key(0), i, 1000, 30)) for i in (1, 2))
     assert first.shape == (33, 30)
     assert len(set(first.ravel())) == 990
     assert set(first.ravel()) <= set(range(1000))
@@ -134,7 +137,7 @@ def test_every_example_is_drawn_once_and_each_epoch_anew():
 @pytest.mark.parametrize("examples", [1, 2, 3, 1_437, 60_000, 65_536, 65_537, 200_000])
 def test_the_order_is_that_of_the_random_bits(examples):
     bits = jax.random.bits(jax.random.fold_in(jax.random.key(0), 1), (examples,), jnp.uint32)
-    order = batches.draw(jax.random.key(0), 1, examples, examples)[0]
+    order = train.draw(jax.random.key(0), 1, examples, examples)[0]
     assert order.dtype == jnp.int32
     np.testing.assert_array_equal(order, np.argsort(bits, kind="stable"))
 
@@ -148,7 +151,7 @@ def test_scan_takes_every_batch_in_order(steps, batch_size):
     def step(state, inputs, targets):
         return state + 1, jnp.sum(inputs * (1 + state)) + jnp.sum(targets)
 
-    state, losses = batches.scan(step, jnp.int32(0), rows, inputs, inputs)
+    state, losses = scan(step, jnp.int32(0), rows, inputs, inputs)
     sums = np.asarray(rows).sum(axis=1)
     assert state == steps
     assert losses.tolist() == (sums * (2 + np.arange(steps))).astype(np.int32).tolist()
@@ -158,8 +161,8 @@ def test_stream_from_files_is_the_whole(tmp_path):
     params, inputs, targets = examples(1_000)
     np.save(tmp_path / "inputs.npy", inputs)
     np.save(tmp_path / "targets.npy", targets)
-    chunks = batches.read(tmp_path / "inputs.npy", tmp_path / "targets.npy", 300)
-    found = batches.stream(backprop.value_and_grad, params, chunks)
+    chunks = stream.read(tmp_path / "inputs.npy", tmp_path / "targets.npy", 300)
+    found = stream.stream(backprop.value_and_grad, params, chunks)
     assert_same(found, whole(params, inputs, targets), 100 * EPSILON)
 
 
@@ -168,30 +171,30 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "inputs.npy", inputs)
     np.save(tmp_path / "targets.npy", targets[:5])
     paths = tmp_path / "inputs.npy", tmp_path / "targets.npy"
-    gradient = batches.from_bytes(backprop.value_and_grad)
+    gradient = pixels.from_uint8(backprop.value_and_grad)
     for call in (
-        lambda: batches.accumulate(gradient, 4)(params, inputs, targets[:5]),
-        lambda: batches.stream(gradient, params, [(inputs, targets[:5])]),
-        lambda: batches.read(*paths, 3),
+        lambda: train.accumulate(gradient, 4)(params, inputs, targets[:5]),
+        lambda: stream.stream(gradient, params, [(inputs, targets[:5])]),
+        lambda: stream.read(*paths, 3),
     ):
         with pytest.raises(ValueError, match="must have as many rows, got 10 and 5"):
             call()
-    with pytest.raises(ValueError, match="chunk must be 1 or more, got 0"):
-        batches.read(*paths, 0)
-    with pytest.raises(ValueError, match="chunks must be one or more, got none"):
-        batches.stream(gradient, params, [])
+    with pytest.raises(ValueError, match="rows must be 1 or more, got 0"):
+        stream.read(*paths, 0)
+    with pytest.raises(ValueError, match="parts must be one or more, got none"):
+        stream.stream(gradient, params, [])
 
 
 @pytest.mark.parametrize("chunk", [3, 100])
 def test_many_small_shares_of_16_bit_gradients_are_not_lost(chunk):
     params, inputs, targets = examples(1_000)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    inputs, targets = batches.as_float(inputs, jnp.bfloat16), targets.astype(jnp.bfloat16)
+    inputs, targets = pixels.as_float(inputs, jnp.bfloat16), targets.astype(jnp.bfloat16)
     exact = backprop.value_and_grad(params, inputs, targets)
     chunks = [(inputs[i : i + chunk], targets[i : i + chunk]) for i in range(0, 1_000, chunk)]
     for found in (
-        batches.accumulate(backprop.value_and_grad, chunk)(params, inputs, targets),
-        batches.stream(backprop.value_and_grad, params, chunks),
+        train.accumulate(backprop.value_and_grad, chunk)(params, inputs, targets),
+        stream.stream(backprop.value_and_grad, params, chunks),
     ):
         assert_same(found, exact, 0.01)
 
@@ -201,9 +204,7 @@ def test_many_small_shares_of_16_bit_gradients_are_not_lost(chunk):
 def test_bfloat16_is_within_its_bound(chunk):
     params, inputs, targets = examples(200, (784, 64, 32, 10))
     gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
-    found = jax.jit(batches.accumulate(batches.from_bytes(gradient), chunk))(
-        params, inputs, targets
-    )
+    found = jax.jit(train.accumulate(pixels.from_uint8(gradient), chunk))(params, inputs, targets)
     exact = whole(params, inputs, targets)
     assert_same(found, exact, 0.02)
     # And it does round: what it gives is not float32's.
@@ -213,7 +214,7 @@ def test_bfloat16_is_within_its_bound(chunk):
 def test_products_are_in_the_precision_and_sums_in_float32():
     params, inputs, targets = examples(10)
     gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
-    inputs = batches.as_float(inputs, DTYPE)
+    inputs = pixels.as_float(inputs, DTYPE)
     program = jax.make_jaxpr(gradient)(params, inputs, targets)
     products = [
         equation
@@ -228,7 +229,7 @@ def test_products_are_in_the_precision_and_sums_in_float32():
 
 def test_products_are_exact_on_all_devices_unless_the_user_says_otherwise():
     params, inputs, targets = examples(10)
-    inputs = batches.as_float(inputs, DTYPE)
+    inputs = pixels.as_float(inputs, DTYPE)
 
     def precisions(gradient):
         return re.findall(
@@ -243,20 +244,9 @@ def test_products_are_exact_on_all_devices_unless_the_user_says_otherwise():
         assert not any("HIGHEST" in each for each in found)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about products on a CPU")
-def test_long_gradients_of_few_outputs_lie_in_memory_an_output_a_row():
-    params, inputs, targets = examples(512, (40, 33, 10))
-    inputs = batches.as_float(inputs, DTYPE)
-    program = backprop.value_and_grad.lower(params, inputs, targets).compile().as_text()
-    products = re.findall(r"(\[\d+,\d+\]\{[01],[01]\}) dot\(", program or "")
-    assert "[40,33]{1,0}" in products
-    assert "[10,33]{1,0}" in products or "[33,10]{0,1}" in products  # the same, as XLA writes it
-    assert "[33,10]{1,0}" not in products
-
-
 def test_precision_that_is_no_float_is_refused():
     params, inputs, targets = examples(10)
-    inputs = batches.as_float(inputs, DTYPE)
+    inputs = pixels.as_float(inputs, DTYPE)
     for call in (
         lambda: backprop.value_and_grad(params, inputs, targets, precision="int8"),
         lambda: mlp.forward(params, inputs, precision="int8"),
@@ -270,7 +260,7 @@ def test_precision_that_is_no_float_is_refused():
 
 def test_gradients_can_be_exported_to_other_platforms():
     params, inputs, targets = examples(10)
-    inputs = batches.as_float(inputs, DTYPE)
+    inputs = pixels.as_float(inputs, DTYPE)
     exported = jax.export.export(backprop.value_and_grad, platforms=["cpu", "cuda", "tpu"])
     found = exported(params, inputs, targets).call(params, inputs, targets)
     assert_same(found, backprop.value_and_grad(params, inputs, targets), 10 * EPSILON)
@@ -278,7 +268,7 @@ def test_gradients_can_be_exported_to_other_platforms():
 
 def test_gradient_in_bfloat16_can_be_vmapped():
     params, inputs, targets = examples(8)
-    inputs = batches.as_float(inputs, DTYPE)
+    inputs = pixels.as_float(inputs, DTYPE)
     gradient = functools.partial(backprop.value_and_grad, precision="bfloat16")
     several = jax.vmap(gradient, (None, 0, 0))(params, inputs[:, None], targets[:, None])
     found = jax.tree.map(lambda leaf: leaf.mean(axis=0), several)
