@@ -342,10 +342,10 @@ def check_params(params: Params) -> tuple[Any, int]:
         weight_name, bias_name = f"params[{index}].weight", f"params[{index}].bias"
         _check_array(weight_name, layer.weight, dtype)
         shape = jnp.shape(layer.weight)
-        if len(shape) != 2 or 0 in shape or (index and shape[0] != width):
-            raise ValueError(
-                f"{weight_name} must have shape ({rows}, outputs), none of them 0, got {shape}"
-            )
+        if len(shape) != 2 or (index and shape[0] != width):
+            raise ValueError(f"{weight_name} must have shape ({rows}, outputs), got {shape}")
+        if 0 in shape:
+            raise ValueError(f"{weight_name} must not be empty, got shape {shape}")
         width, dtype = shape[1], jnp.result_type(layer.weight)
         if layer.bias is not None:
             _check_array(bias_name, layer.bias, dtype)

@@ -5,14 +5,26 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from jaxnet import mlp, plots, record
+from jaxnet import checkpoint, mlp, plots, record
 
 PICTURES = {"training.png", "weights.png", "confusion.png", "mistakes.png"}
 
 
-def test_json_has_null_where_it_lacks_the_number(tmp_path):
-    record.write_json(tmp_path / "a.json", {"row": [1.0, float("nan")], "one": float("inf")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"row": [1.0, None], "one": None}
+def test_numbers_that_json_lacks_are_strings_that_float_reads(tmp_path):
+    record.write_json(tmp_path / "a.json", {"row": [1.0, float("nan")], "one": -float("inf")})
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found == {"row": [1.0, "nan"], "one": "-inf"}
+    assert float(found["one"]) == -float("inf")
+
+
+def test_what_is_no_json_is_refused(tmp_path):
+    for value in ({1: 2}, {"a": {2.0: 3}}, {"a": object()}, {"a": {1, 2}}):
+        with pytest.raises(TypeError, match="JSON"):
+            record.write_json(tmp_path / "a.json", value)
+    assert not list(tmp_path.iterdir())
+    with record.Record(tmp_path / "run", {}) as log:
+        log.log({"epoch": 1, "loss": float("nan")})
+        assert list(record.read_metrics(tmp_path / "run")) == [{"epoch": 1, "loss": "nan"}]
 
 
 def test_a_record_is_whole_at_any_moment(tmp_path):
@@ -46,11 +58,37 @@ def test_a_new_record_leaves_nothing_of_the_old_and_all_else(tmp_path):
         log.path("training.png").touch()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "holiday.png").touch()
-    with record.Record(tmp_path, {"run": 2}):
-        pass
+    with record.Record(tmp_path, {"run": 2}) as log:
+        log.finish({"test_accuracy": 0.8})
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "notes.txt", "holiday.png"}
+    assert names == {"config.json", "metrics.jsonl", "summary.json", "notes.txt", "holiday.png"}
     assert not list(record.read_metrics(tmp_path))
+
+
+def test_a_record_that_nothing_was_logged_to_leaves_no_trace(tmp_path):
+    with record.Record(tmp_path / "a" / "b", {"run": 1}):
+        assert (tmp_path / "a" / "b").exists()
+    assert not list(tmp_path.iterdir())
+    with record.Record(tmp_path, {"run": 1}) as log:
+        log.finish({"test_accuracy": 0.9})
+    with record.Record(tmp_path, {"run": 2}):
+        assert record.read_json(tmp_path / "running" / "config.json") == {"run": 2}
+    assert record.read_json(tmp_path / "config.json") == {"run": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+    }
+
+
+def test_one_run_writes_to_a_folder_at_a_time(tmp_path):
+    with record.Record(tmp_path, {"run": 1}) as log:
+        with pytest.raises(OSError, match="in use by process"):
+            record.Record(tmp_path, {"run": 2})
+        log.log({"epoch": 1})
+    with record.Record(tmp_path, {"run": 3}) as log:
+        log.finish({})
+    assert record.read_json(tmp_path / "config.json") == {"run": 3}
 
 
 def test_check_writable_leaves_no_trace(tmp_path):
@@ -81,7 +119,7 @@ def make_run(directory, *, epochs, wrong, validated=True):
             held_out = (0.5, 0.9) if validated else (None, None)
             keys = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
             log.log(dict(zip(keys, (epoch, 1 / epoch, *held_out), strict=True)))
-        mlp.save(log.path(record.PARAMS), mlp.init(jax.random.key(0), (20, 70, 3)))
+        checkpoint.save(log.path(record.PARAMS), mlp.init(jax.random.key(0), (20, 70, 3)))
         record.write_json(log.path(record.MISTAKES), [mistake] * wrong)
         log.finish(
             {

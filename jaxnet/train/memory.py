@@ -26,7 +26,7 @@ def required_bytes(sizes: Sequence[int], *, rows: int, audited: bool, itemsize: 
 
     Example:
       >>> required_bytes((784, 256, 128, 10), rows=64, audited=False, itemsize=4) // 10**6
-      7
+      8
     """
     parameters = sum((rows + 1) * outputs for rows, outputs in itertools.pairwise(sizes))
     activations = 2 * min(rows, 2_000) * sum(sizes)
