@@ -90,6 +90,7 @@ def _loss(params: Params, inputs: jax.Array, targets: jax.Array, precision: Any)
 
 
 def _forward(params, inputs, targets, precision):
+    mlp.check_given("targets", targets)
     mlp.check(params, inputs, targets)
     layers = mlp.propagate(params, inputs, precision)  # X, L1, L2, L3
     return mlp.mean_squared_error(layers[-1], targets), (params, layers, targets)

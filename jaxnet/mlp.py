@@ -203,6 +203,7 @@ def loss(
       >>> loss(params, jnp.ones((5, 3)), jnp.ones((5, 1))).shape
       ()
     """
+    check_given("targets", targets)
     check(params, inputs, targets)
     outputs = propagate(params, jnp.asarray(inputs), precision)[-1]
     return mean_squared_error(outputs, jnp.asarray(targets))
@@ -274,6 +275,7 @@ def accuracy(params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array
       >>> float(accuracy(params, jnp.ones((5, 3)), jnp.ones((5, 1)))) in (0.0, 1.0)
       True
     """
+    check_given("targets", targets)
     check(params, inputs, targets)
     outputs = propagate(params, jnp.asarray(inputs), None)[-1]
     return jnp.mean(classes(outputs) == classes(jnp.asarray(targets)), dtype=inputs.dtype)
@@ -371,6 +373,11 @@ def _check_array(name: str, array: Any, dtype: Any) -> None:
         raise TypeError(f"{name} must be floating-point, got {got}")
     if dtype is not None and got != dtype:
         raise TypeError(f"{name} must have the dtype of params[0].weight, {dtype}, got {got}")
+
+
+def check_given(name: str, array: Any) -> None:
+    if array is None:
+        raise TypeError(f"{name} must be an array, got NoneType")
 
 
 def _describe(value: object) -> str:

@@ -111,6 +111,8 @@ def parse(program: str, argv: Sequence[str]) -> Options:
     parser = Parser(program, __doc__)
     add_flags(parser, Options)
     flags = given(parser, argv)
+    if "list_faults" in flags:
+        refuse(parser, flags, [each for each in flags if each != "list_faults"], "--list-faults")
     if "target" in flags:
         if "arguments" not in flags:
             parser.error("argument --target: needs --arguments")

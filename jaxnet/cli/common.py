@@ -111,10 +111,10 @@ def run(program: str, main: Callable[..., int], *args: Any) -> int:
 
 
 def say(line: object) -> None:
-    """Prints at once, so that a pipe shows progress, too; if nobody reads it, the work goes on."""
+    """Prints at once, so that a pipe shows progress, too; if it cannot, the work goes on."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:  # nobody reads any more, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -20,7 +20,7 @@ import tqdm
 from jaxnet import cli, data, files, plots, record
 from jaxnet.cli.common import Parser, StopError, check_out, given, say
 from jaxnet.train.config import DataOptions
-from jaxnet.train.options import Kind, add_flags, option, path, positive_integer
+from jaxnet.train.options import Kind, add_flags, flag, option, path, positive_integer
 
 __all__ = ["Options", "main", "parse"]
 
@@ -54,7 +54,12 @@ def parse(program: str, argv: Sequence[str]) -> Options:
     """Returns the options, once they make sense and there is all that the sections need."""
     parser = Parser(program, __doc__)
     add_flags(parser, Options)
-    options = Options(**given(parser, argv))
+    flags = given(parser, argv)
+    if "program" not in flags.get("only", ("program",)):
+        for name in ("iterations", *(field.name for field in dataclasses.fields(DataOptions))):
+            if name in flags:
+                parser.error(f"argument {flag(name)}: needs the section program, see --only")
+    options = Options(**flags)
     missing = [name for name in ("igraph", "latex2mathml") if not importlib.util.find_spec(name)]
     if missing:
         raise StopError(f"needs {' and '.join(missing)}: pip install -e '.[lecture]'")

@@ -252,6 +252,12 @@ def resolve(config: Config, dataset: Dataset) -> Config:
             f"argument --epochs: must be at most {MOST_STEPS // steps:,}, which is {MOST_STEPS:,} "
             f"steps, got {config.epochs}"
         )
+    warmup_steps = config.warmup * config.epochs * steps
+    if 0 < warmup_steps < 1:
+        raise ValueError(
+            f"argument --warmup: must be a step or more, got {config.warmup:g} of the "
+            f"{config.epochs * steps:,} steps of the run"
+        )
     every = config.check_gradients_every
     if every is not None and every > config.epochs:
         raise ValueError(

@@ -81,8 +81,8 @@ def loss_and_accuracy(
       >>> params = mlp.init(jax.random.key(0), (3, 2))
       >>> loss, accuracy = loss_and_accuracy(params, jnp.ones((4, 3)), jnp.ones((4, 2)))
     """
+    check_split("split", params, Split(inputs, targets))  # pyright: ignore[reportArgumentType]
     inputs, targets = as_floats(inputs, targets, params[0].weight.dtype)
-    mlp.check(params, inputs, targets)
     outputs = mlp.propagate(params, inputs, None)[-1]
     right = mlp.classes(outputs) == mlp.classes(targets)
     return mlp.mean_squared_error(outputs, targets), jnp.mean(right, dtype=outputs.dtype)
@@ -106,6 +106,7 @@ def check_split(name: str, params: Params, split: Split) -> None:
             f"{name} must be a data.Split of inputs and targets, got {type(split).__name__}"
         )
     dtype = params[0].weight.dtype
+    mlp.check_given("targets", split.targets)
     as_floats = [
         np.broadcast_to(np.zeros((), dtype), array.shape)
         if getattr(array, "dtype", None) == np.uint8

@@ -10,7 +10,7 @@ Who wants to see, keep or draw it listens to the events (`jaxnet.train.writers`)
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -244,7 +244,9 @@ def _make_audit(
     images = min(CHECK_BATCH, len(examples.inputs))
     inputs, targets = (jnp.asarray(np.asarray(array[:images])) for array in examples)
     arrays = as_floats(inputs, targets, jnp.result_type(float))
-    options = {} if config.compute_dtype is None else {"tolerance": _BFLOAT16_TOLERANCE}
+    options: dict[str, Any] = (
+        {} if config.compute_dtype is None else {"tolerance": _BFLOAT16_TOLERANCE}
+    )
     audit = gradcheck.make_check(mlp.loss, **options)
     value_and_grad = _gradient_of(config)
     return lambda params: audit(

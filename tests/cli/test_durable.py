@@ -226,6 +226,7 @@ def shell(command, tmp_path, **environment):
         "{} --out run 2>&-",
         "{} --out run >&-",
         "{} --out run >&- 2>&-",
+        "{} --out run > /dev/full",
         "set -o pipefail; {} --out run --progress lines | head -1",
     ],
 )
@@ -255,3 +256,23 @@ def test_the_devices_of_a_run_are_in_its_record(tmp_path):
     devices = record.read_json(tmp_path / "run" / "summary.json")["devices"]
     assert devices == record.read_json(tmp_path / "run" / "config.json")["devices"] >= 1
     assert np.isfinite(record.read_json(tmp_path / "run" / "summary.json")["train_loss"])
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("train", "--preset lecture --warmup 0.5", "--warmup: 0.5 is not allowed with --schedule"),
+        ("train", "--warmup 0.0001", "--warmup: must be a step or more, got 0.0001 of the 4,000"),
+        ("train", "--preset fast --optimizer sgd", "--beta2: 0.95 is not allowed with --optimizer"),
+        ("check", "--list-faults --json x.json", "--json: not allowed with argument --list-faults"),
+        ("check", "--list-faults --epochs 3", "--epochs: not allowed with argument --list-faults"),
+        ("lecture", "--only grid --iterations 5", "--iterations: needs the section program"),
+        ("lecture", "--only grid --dataset mnist", "--dataset: needs the section program"),
+    ],
+)
+def test_no_flag_is_accepted_and_ignored(command, flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(command, *flags.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
