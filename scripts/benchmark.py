@@ -20,13 +20,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import cli
 import numpy as np
 import peers
 import tqdm
 from suites import SUITES, Run
 
 from jaxnet import data, record
+from jaxnet.cli.common import Parser, StopError, check_out, run
 
 # What processes of the JAX family inherit, jaxnet and others alike.
 _FOR_ALL = {
@@ -50,32 +50,35 @@ class Flags:
 
 def parse(arguments: list[str] | None = None) -> Flags:
     """Returns the flags, once they make sense."""
-    parser = cli.Parser(__doc__)
+    parser = Parser("benchmark.py", __doc__)
     add = parser.add_argument
     add("--suite", default=",".join(SUITES), help=f"some of {', '.join(SUITES)} (all)")
     add("--peers", default=",".join(peers.MODULES), help=f"some of {', '.join(peers.MODULES)}")
-    add("--quick", action="store_true", help="a tenth of the work: to see that it runs")
+    add(
+        "--quick",
+        action="store_true",
+        default=False,
+        help="a tenth of the work: to see that it runs",
+    )
     add("--out", type=Path, default=Path("results/benchmark"), help="folder (results/benchmark)")
-    add("--data-dir", type=Path, help="where prepared data is kept ($JAXNET_DATA_DIR)")
-    add("--manual-dir", type=Path, help="folder with downloaded archives ($JAXNET_MANUAL_DIR)")
+    add(
+        "--data-dir", type=Path, default=None, help="where prepared data is kept ($JAXNET_DATA_DIR)"
+    )
+    add("--manual-dir", type=Path, default=None, help="folder with archives ($JAXNET_MANUAL_DIR)")
     given = parser.parse_args(arguments)
     suites, names = (tuple(each.split(",")) for each in (given.suite, given.peers))
     for flag, known, chosen in (("--suite", SUITES, suites), ("--peers", peers.MODULES, names)):
         for each in chosen:
             if each not in known:
                 parser.error(f"argument {flag}: must be of {', '.join(known)}, got {each!r}")
-    try:
-        record.check_writable(given.out)
-    except OSError as error:
-        reason = error.strerror or error
-        raise cli.StopError(f"--out {given.out} cannot be written: {reason}") from error
+    check_out(given.out)
     try:
         images = data.load(
             "mnist", data_dir=given.data_dir, manual_dir=given.manual_dir, dtype=np.uint8
         )
     except data.DataError as error:
         if "time-to-accuracy" in suites:
-            raise cli.StopError(error) from error
+            raise StopError(error) from error
         print("MNIST is not here; random bytes take its place, which take the same time")
         images = None
     return Flags(suites, names, given.quick, given.out, images)
@@ -89,18 +92,18 @@ def main(flags: Flags) -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     names = [name for name in flags.peers if name not in missing]
     if not names:
-        raise cli.StopError("none of the peers is installed: pip install -e '.[bench]'")
+        raise StopError("none of the peers is installed: pip install -e '.[bench]'")
     versions = peers.versions(names)
     for suite in flags.suites:
         with tempfile.TemporaryDirectory() as folder, tqdm.tqdm(disable=None, desc=suite) as bar:
             os.environ.update(_FOR_ALL, JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled")
-            run = Run(names, flags.quick, flags.images, Path(folder), bar)
-            found = SUITES[suite](run)
+            suite_run = Run(names, flags.quick, flags.images, Path(folder), bar)
+            found = SUITES[suite](suite_run)
         environment = {**record.environment(), "peers": versions}
         path = flags.out / f"{suite}-{_device(environment)}.json"
         numbers = {"suite": suite, "environment": environment, **found.numbers}
-        if run.failed:
-            numbers["left out"] = run.failed
+        if suite_run.failed:
+            numbers["left out"] = suite_run.failed
         record.write_json(path, numbers)
         print(f"\n{suite}\n\n{found.table}\n\nrecord: {path}", flush=True)
         for name in found.pictures:
@@ -120,4 +123,4 @@ def _device(environment: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("benchmark.py", lambda: main(parse())))
+    sys.exit(run("benchmark.py", lambda: main(parse())))

@@ -10,16 +10,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cli
 import jax
 import numpy as np
 import tqdm
 from peers import CEILINGS
 
-from jaxnet import data, mlp
+from jaxnet import data, mlp, text
+from jaxnet.cli.common import FAILED, StopError
 
 LECTURE = (784, 256, 128, 10)
-_SHORT, _LONG = 1.0, 10.0  # seconds
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 
@@ -37,7 +36,7 @@ class Found(NamedTuple):
     pictures: tuple[str, ...] = ()
 
 
-class PeerError(cli.StopError):
+class PeerError(StopError):
     """A peer has ended where it should have answered; the message has its last words."""
 
 
@@ -70,7 +69,7 @@ class Run:
             self.failed[name] = str(error)
             self.bar.write(f"{name} is left out from here on: {error}")
 
-    def turns(self, usual: int) -> int:
+    def rounds(self, usual: int) -> int:
         """Returns how often to measure."""
         return 2 if self.quick else usual
 
@@ -133,7 +132,7 @@ class Peer:
 
     def __init__(self, name: str, folder: Path):
         self.name = name
-        self._log = (folder / f"{name}.log").open("w+")  # what libraries say while they work
+        self._log = (folder / f"{name}.log").open("w+")  # what libraries print
         self._process = subprocess.Popen(
             [sys.executable, "-m", "peers.worker", name, str(folder)],
             cwd=SCRIPTS,
@@ -162,7 +161,7 @@ class Peer:
             self._log.seek(0)
             said = [line for line in self._log.read().splitlines() if line.strip()]
             last = said[-1] if said else "without a word"
-            raise PeerError(f"it ended with status {status}: {last}", cli.FAILED)
+            raise PeerError(f"it ended with status {status}: {last}", FAILED)
         return json.loads(answer)
 
     def close(self) -> None:
@@ -193,26 +192,34 @@ def prepare(run: Run, peers: Sequence[Peer], work: dict[str, Any]) -> dict[str, 
 
 
 def interleave(
-    run: Run, peers: Sequence[Peer], turns: int, *, epochs: int = 1
+    run: Run, peers: Sequence[Peer], rounds: int, *, epochs: int = 1
 ) -> dict[str, dict[str, Any]]:
-    """Returns what an epoch of each takes.
+    """Measures epochs of all peers in rounds, so that what slows the machine slows all of them.
 
-    Peers take turns of so many epochs. Before those a peer whose epochs are short has one that does
-    not count, because its data has left the caches while others had their turn. The first turn of
-    all, which compiles, does not count either; a peer that takes long has just one after it.
+    In a round, each peer runs one epoch that does not count, because its data has left the caches
+    while the others ran, and then ``epochs`` that count. A first round, which compiles, does not
+    count at all. All peers run the same number of epochs, however long they take.
+
+    Args:
+      run: of the suite; a peer that ends is left out from then on.
+      peers: that have been told their work, and ceilings.
+      rounds: that count.
+      epochs: of each peer in a round.
+
+    Returns:
+      For each peer that has not ended its ``seconds`` and ``values`` (losses before the updates;
+      of ceilings, rates), one for each epoch that counts, and its ``peak_mb``.
     """
     answers: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
-    usual: dict[str, float] = {}
-    for turn in range(turns + 1):
+    for number in range(rounds + 1):
         for peer in peers:
-            if peer.name in run.failed or (turn > 1 and usual[peer.name] > _LONG):
+            if peer.name in run.failed:
                 continue
-            run.bar.set_postfix_str(f"{peer.name}, {turn} of {turns}")
+            run.bar.set_postfix_str(f"{peer.name}, {number} of {rounds}")
             order = "rate" if peer.name in CEILINGS else "run"
             with run.excused(peer.name):
-                if turn == 0 or usual[peer.name] < _SHORT:
-                    usual[peer.name] = peer.ask(order)["seconds"]
-                if turn:
+                peer.ask(order)
+                if number:
                     answers[peer.name] += [peer.ask(order) for _ in range(epochs)]
             run.bar.update()
     return {
@@ -238,14 +245,4 @@ def spread(values: Sequence[float]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns rows of the same columns as text."""
-    header = list(rows[0])
-    lines = [header, *([str(row[name]) for name in header] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    return text.table(list(rows[0]), [list(row.values()) for row in rows], align="right")

@@ -22,7 +22,7 @@ def measure(run: Run) -> Found:
             work = run.work(sizes, batch_size, optimizer=optimizer, learning_rate=rate)
             able = [peer for peer in started if _can(peer.name, sizes, optimizer)]
             prepare(run, able, work)
-            found = interleave(run, able, run.turns(3))
+            found = interleave(run, able, run.rounds(3))
             title = f"{'-'.join(map(str, sizes))}, {batch_size}, {optimizer}"
             works.append({"work": work, "title": title, "peers": found})
             seconds = {name: median(each["seconds"]) for name, each in found.items()}

@@ -22,7 +22,7 @@ def measure(run: Run) -> Found:
             work = run.work(sizes, batch_size)
             made = prepare(run, started, work)
             compiled = {name: answer["compiled"] for name, answer in made.items()}
-            found = interleave(run, started, run.turns(7))
+            found = interleave(run, started, run.rounds(7))
             if run.failed:
                 break
             title = f"{'-'.join(map(str, sizes))}, batch {batch_size:,}"

@@ -53,8 +53,8 @@ def _iteration(
     compiled, answers = None, []
     with run.excused(f"{name}, {size:,}"), processes(run, [name]) as (peer,):
         compiled = peer.ask("make", work)["compiled"]
-        turns = run.turns(5 if rows <= 60_000 else 2)
-        answers = [peer.ask("run") for _ in range(turns + 1)][1:]
+        repeats = run.rounds(5 if rows <= 60_000 else 2)
+        answers = [peer.ask("run") for _ in range(repeats + 1)][1:]  # the first one compiles
     run.bar.update()
     seconds = [each["seconds"] for each in answers]
     if not seconds:

@@ -11,7 +11,7 @@ _LEFT_OUT = {"numpy-float64", "torch-chunked"}  # forms of full batches, and all
 
 
 def measure(run: Run) -> Found:
-    """Measures a process a turn; the first turn fills the caches of those that have one."""
+    """Measures processes, one of each peer in a round; the first round fills compilation caches."""
     digits = data.load("digits", dtype=np.float32).train
     run.write(np.rint(digits.inputs * 240).astype(np.uint8), digits.labels)
     work = run.work((64, 64, 10), 32)
@@ -19,7 +19,7 @@ def measure(run: Run) -> Found:
     names = [name for name in names if "bfloat16" not in name or name == "jaxnet-bfloat16"]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     cold = {}
-    for turn in range(run.turns(7) + 1):
+    for number in range(run.rounds(7) + 1):
         for name in names:
             if name in run.failed:
                 continue
@@ -29,7 +29,7 @@ def measure(run: Run) -> Found:
                 peer.ask("make", work)
                 peer.ask("run")
                 elapsed = time.perf_counter() - start
-                if turn:
+                if number:
                     seconds[name].append(elapsed)
                 else:
                     cold[name] = elapsed

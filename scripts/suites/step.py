@@ -27,7 +27,7 @@ def measure(run: Run) -> Found:
     names = [name for name in run.peers if name not in _LEFT_OUT]
     with processes(run, [*names, *peers.CEILINGS]) as started:
         prepare(run, started[: len(names)], work)
-        found = interleave(run, started, run.turns(7), epochs=1 if run.quick else 3)
+        found = interleave(run, started, run.rounds(7), epochs=1 if run.quick else 3)
     ceilings = {name: median(found.pop(name)["values"]) for name in peers.CEILINGS}
     total = flops(LECTURE, count)
     rows, reference = [], median(found["jaxnet"]["seconds"]) if "jaxnet" in found else None

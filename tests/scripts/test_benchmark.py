@@ -2,16 +2,17 @@ import importlib.util
 import json
 
 import benchmark
-import cli
 import jax
 import numpy as np
 import optax
 import peers
 import pytest
 import tqdm
-from suites import common, scaling, step
+from suites import accuracy, common, scaling, step
 
 from jaxnet import mlp
+from jaxnet.cli.common import StopError, run
+from jaxnet.train.config import PRESETS
 
 
 def test_step_suite_measures_peers_in_turn(run_script, tmp_path):
@@ -68,7 +69,7 @@ def test_bad_flags_get_one_line(flags, message, capsys):
 
 def _status(flags):
     try:
-        return cli.run("benchmark.py", lambda: benchmark.main(benchmark.parse(flags)))
+        return run("benchmark.py", lambda: benchmark.main(benchmark.parse(flags)))
     except SystemExit as stop:
         return stop.code
 
@@ -76,7 +77,7 @@ def _status(flags):
 def test_peer_that_is_not_installed_is_left_out_with_a_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     flags = benchmark.Flags((), ("torch", "flax"), True, tmp_path, None)
-    with pytest.raises(cli.StopError, match="none of the peers is installed"):
+    with pytest.raises(StopError, match="none of the peers is installed"):
         benchmark.main(flags)
     assert capsys.readouterr().out.splitlines() == [
         "flax is left out: flax is not installed",
@@ -97,15 +98,39 @@ def a_run(folder):
     return common.Run([], True, None, folder, tqdm.tqdm(disable=True))
 
 
+class Paced:
+    """A peer that says how many epochs it has run, and that each took so many seconds."""
+
+    def __init__(self, name, seconds):
+        self.name, self.seconds, self.ran = name, seconds, 0
+
+    def ask(self, order):
+        self.ran += 1
+        return {"value": self.ran, "seconds": self.seconds, "peak_mb": 1.0}
+
+
+def test_all_peers_run_as_many_epochs_however_long_they_take(tmp_path):
+    paced = [Paced("numpy", 0.001), Paced("torch", 5.0), Paced("nielsen", 1_000.0)]
+    found = common.interleave(a_run(tmp_path), paced, 2, epochs=2)
+    # After the first round's one: in each round one that does not count, and two that do.
+    assert [found[peer.name]["values"] for peer in paced] == [[3, 4, 6, 7]] * 3
+
+
+def test_recipe_is_the_fast_preset():
+    fast = PRESETS["fast"]
+    assert {name: getattr(fast, name) for name in accuracy.RECIPE} == accuracy.RECIPE
+    assert (784, *fast.hidden, 10) == common.LECTURE
+
+
 def test_peer_that_ends_is_left_out_and_the_others_go_on(tmp_path, capsys):
-    run = a_run(tmp_path)
-    run.write_images(1_000)
-    work = run.work((784, 3, 10), 100, epochs=1)  # a schedule, which Nielsen's loop has not
-    with common.processes(run, ["nielsen", "numpy"]) as started:
-        assert set(common.prepare(run, started, work)) == {"numpy"}
-        found = common.interleave(run, started, 1)
+    measured = a_run(tmp_path)
+    measured.write_images(1_000)
+    work = measured.work((784, 3, 10), 100, epochs=1)  # a schedule, which Nielsen's loop has not
+    with common.processes(measured, ["nielsen", "numpy"]) as started:
+        assert set(common.prepare(measured, started, work)) == {"numpy"}
+        found = common.interleave(measured, started, 1)
     assert set(found) == {"numpy"}
-    assert "ValueError" in run.failed["nielsen"]
+    assert "ValueError" in measured.failed["nielsen"]
     assert "nielsen is left out from here on: it ended with status 1" in capsys.readouterr().out
 
 
