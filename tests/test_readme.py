@@ -44,7 +44,7 @@ def test_links_lead_somewhere():
 
 
 def test_tables_of_the_benchmark_are_its_records():
-    tables = runpy.run_path(str(ROOT / "results" / "benchmark" / "tables.py"))
+    tables = runpy.run_path(str(ROOT / "scripts" / "studies" / "tables.py"))
     pages = [page.read_text() for page in tables["PAGES"]]
     named = [name for page in pages for name in re.findall("<!-- table: (.*) -->", page)]
     assert sorted(named) == sorted(tables["TABLES"])

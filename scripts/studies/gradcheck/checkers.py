@@ -1,4 +1,6 @@
-"""What other gradient checkers say of a gradient, each as its manual shows it, at its defaults."""
+"""What other gradient checkers say, each called as its manual shows, at its defaults."""
+
+# pyright: reportMissingImports=false
 
 import contextlib
 import functools
@@ -14,15 +16,17 @@ import jax.numpy as jnp
 import jax.test_util  # not imported by jax itself
 import numpy as np
 
-from jaxnet.mlp import Params
+from jaxnet.types import Params, ValueAndGrad
+
+__all__ = ["Verdict", "attach", "has_torch", "jax_check_grads", "torch_gradcheck", "use_one_thread"]
 
 
 class Verdict(NamedTuple):
     """What a checker said.
 
     Attributes:
-      passed: whether it had no objection. An exception, of whatever kind, is an objection.
-      message: the objection and the warnings, in one line.
+      passed: whether it raised no exception, of whatever kind.
+      message: of the exception and of warnings, in one line.
       seconds: of wall clock, compilation included.
     """
 
@@ -35,21 +39,21 @@ def jax_check_grads(
     f: Callable[..., jax.Array],
     gradient: Callable[..., Any] | None,
     args: tuple[Any, ...],
+    *,
     x64: bool,
 ) -> Verdict:
-    """Asks `jax.test_util.check_grads` for its opinion, in reverse mode.
+    """Asks `jax.test_util.check_grads`, in reverse mode.
 
     Args:
       f: a scalar function of ``args``.
-      gradient: is called as ``gradient(*args)`` and returns a pytree like ``args[0]``; None for
-        the derivative that ``f`` brings along.
+      gradient: the gradient to check, ``gradient(*args)``, a pytree like ``args[0]``; None means
+        JAX's own derivative of ``f``.
       args: arrays; only ``args[0]`` is differentiated.
-      x64: whether to cast them to float64, under ``jax.enable_x64``; else they are left as they
-        are.
+      x64: whether to check in float64, with arguments cast; otherwise they stay as they are.
     """
     with jax.enable_x64(True) if x64 else contextlib.nullcontext():
         first, *others = _cast(args, jnp.float64) if x64 else args
-        checked = jax.jit(f) if gradient is None else attached(f, gradient)
+        checked = jax.jit(f) if gradient is None else _attached(f, gradient)
         return _verdict(
             lambda: jax.test_util.check_grads(
                 lambda leaves: checked(leaves, *others), (first,), order=1, modes=["rev"]
@@ -58,8 +62,9 @@ def jax_check_grads(
 
 
 @functools.cache  # compiled once for all states
-def attached(f: Callable[..., jax.Array], gradient: Callable[..., Any]) -> Callable[..., jax.Array]:
-    """Returns `attach`, compiled."""
+def _attached(
+    f: Callable[..., jax.Array], gradient: Callable[..., Any]
+) -> Callable[..., jax.Array]:
     return jax.jit(attach(f, gradient))
 
 
@@ -81,7 +86,7 @@ def attach(f: Callable[..., jax.Array], gradient: Callable[..., Any]) -> Callabl
     return lambda first, *others: attached(first, others)
 
 
-def available() -> bool:
+def has_torch() -> bool:
     """Returns whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
@@ -94,35 +99,27 @@ def use_one_thread() -> None:
 
 
 def torch_gradcheck(
-    value_and_grad: Callable[..., tuple[jax.Array, Params]],
+    value_and_grad: ValueAndGrad,
     params: Params,
     inputs: jax.Array,
     targets: jax.Array,
     *,
-    kernel: str = "float64",
-    tensors: str = "float64",
-    fast_mode: bool = True,
+    fast: bool = True,
 ) -> Verdict:
-    """Asks `torch.autograd.gradcheck` for its opinion of a gradient of `mlp.loss`.
+    """Asks `torch.autograd.gradcheck` about a gradient of `mlp.loss`, in float64.
 
     The loss is written in torch, as a `torch.autograd.Function` whose backward pass calls JAX.
 
-    A float32 kernel goes by ``kernel="float32"``: cast on the way in and out, for gradcheck's
-    defaults are for double. Of tensors that are float32 themselves (``tensors="float32"``) it warns
-    that it "will likely fail".
-
-    The fast mode, once it has found a difference, takes the slow one at all coordinates of all
-    leaves, for its message alone; of 235,146 parameters that is 470,292 losses. It is spared here:
-    the verdict has been reached.
+    Once the fast mode has found a difference, PyTorch runs the slow mode as well, for a longer
+    message. It is spared that here: it takes two losses for each of 235,146 coordinates, and the
+    verdict stands.
 
     Args:
-      value_and_grad: with the contract of `backprop.value_and_grad`; its value is not looked at.
+      value_and_grad: of `mlp.loss`; only its gradient is checked.
       params: layers.
       inputs: ``(batch, inputs)``.
       targets: ``(batch, outputs)``.
-      kernel: dtype in which JAX computes the gradient.
-      tensors: dtype of torch's tensors and of its loss.
-      fast_mode: one random projection of each leaf's gradient; else every coordinate.
+      fast: one random projection of each leaf's gradient; otherwise every coordinate.
 
     Raises:
       ModuleNotFoundError: no PyTorch.
@@ -132,22 +129,21 @@ def torch_gradcheck(
     leaves, structure = jax.tree.flatten(params)
 
     def to_torch(array) -> Any:
-        return torch.from_numpy(np.array(array, tensors))
+        return torch.from_numpy(np.array(array, np.float64))
 
     x, t = to_torch(inputs), to_torch(targets)
 
     def backward(*arrays):
         with jax.enable_x64(True):
             rebuilt = jax.tree.unflatten(structure, arrays)
-            cast = _cast((rebuilt, inputs, targets), jnp.dtype(kernel))
+            cast = _cast((rebuilt, inputs, targets), jnp.float64)
             return jax.tree.leaves(value_and_grad(*cast)[1])
 
     class Loss(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *tensors):
             ctx.save_for_backward(*tensors)
-            remaining = list(tensors)
-            layers = jax.tree.unflatten(structure, remaining)
+            layers = jax.tree.unflatten(structure, tensors)
             hidden = x
             for weight, bias in layers:
                 logits = hidden @ weight
@@ -161,14 +157,12 @@ def torch_gradcheck(
 
     arguments = tuple(to_torch(leaf).requires_grad_() for leaf in leaves)
     with _without_slow_mode():
-        return _verdict(
-            lambda: torch.autograd.gradcheck(Loss.apply, arguments, fast_mode=fast_mode)
-        )
+        return _verdict(lambda: torch.autograd.gradcheck(Loss.apply, arguments, fast_mode=fast))
 
 
 @contextlib.contextmanager
 def _without_slow_mode():
-    """Spares the fast mode its second opinion, which raises nothing and changes no verdict."""
+    """Keeps the fast mode from running the slow one as well, which would change no verdict."""
     module: Any = sys.modules["torch.autograd.gradcheck"]  # the attribute is the function
     original = module._run_slow_mode_and_get_error
     module._run_slow_mode_and_get_error = lambda *args, **kwargs: ""
@@ -184,7 +178,7 @@ def _verdict(check: Callable[[], object]) -> Verdict:
         warnings.simplefilter("always")
         try:
             check()
-        except Exception as error:  # a mistake in form is caught by whatever it raises
+        except Exception as error:  # whatever it raises, the gradient is refused
             passed = False
             messages.append(f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - start
@@ -198,18 +192,3 @@ def _cast(tree: Any, dtype: Any) -> Any:
         return jnp.asarray(leaf, dtype if is_float else leaf.dtype)
 
     return jax.tree.map(cast, tree)
-
-
-def main() -> None:
-    """Prints what is there to be asked."""
-    print(f"jax.test_util.check_grads of JAX {jax.__version__}")
-    if not available():
-        print("torch.autograd.gradcheck is skipped: PyTorch is not installed")
-        return
-    import torch
-
-    print(f"torch.autograd.gradcheck of PyTorch {torch.__version__}")
-
-
-if __name__ == "__main__":
-    main()

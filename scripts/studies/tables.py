@@ -1,22 +1,25 @@
-"""Writes the tables of README.md, here and at the top, anew from the records.
+"""Writes the tables of README.md and results/benchmark/README.md again, from the records.
 
-  python results/benchmark/tables.py
+  python scripts/study.py tables
 
-A table follows a line ``<!-- table: NAME -->``, NAME being one of ``TABLES``; what is written about
-it is not changed.
+A table stands below a line ``<!-- table: NAME -->``, where NAME is one of `TABLES`. The text around
+the tables stays as it is.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).parent
-PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
+from jaxnet import record
+from jaxnet.cli.common import Parser
+from studies import RESULTS
 
-# Of each library at the top: how it is called there, and its forms, of which the fastest counts.
+__all__ = ["PAGES", "TABLES", "main", "with_tables"]
+
+PAGES = (RESULTS / "benchmark" / "README.md", RESULTS.parent / "README.md")
+
+# Of each library in the README's table: its name there, and its forms, of which the fastest counts.
 _LIBRARIES = {
     "jaxnet, bfloat16": ["jaxnet-bfloat16"],
     "jaxnet": ["jaxnet"],
@@ -34,9 +37,9 @@ _LIBRARIES = {
     "NumPy as on the slide": ["numpy-float64"],
 }
 
-# Of each trick: why it gains, and for which work, as the record calls it.
+# Of each trick: why it gains, and its name in the record for each work.
 _TRICKS = {
-    "chunks of rows": (
+    "microbatches": (
         "activations stay in the last cache",
         {"full batch": "chunks of rows, full batch"},
     ),
@@ -56,11 +59,11 @@ _TRICKS = {
             "the same in bfloat16": "cores as devices, bfloat16, full batch",
         },
     ),
-    "images as bytes": (
+    "images as uint8": (
         "a quarter of the memory to keep and to read",
         {"full batch": "images as bytes, full batch"},
     ),
-    "products in bfloat16": (
+    "matmuls in bfloat16": (
         "twice the operations an instruction",
         {"full batch": "products in bfloat16, full batch"},
     ),
@@ -83,7 +86,7 @@ _TRICKS = {
             "784-30-10, batch 128": "a radix sort for the order, 784-30-10, batch 128",
         },
     ),
-    "thousands of images fetched at once": (
+    "thousands of images gathered at once": (
         "fewer small operations",
         {
             "784-30-10, batch 10": "thousands fetched at once, 784-30-10, batch 10",
@@ -93,14 +96,8 @@ _TRICKS = {
 }
 
 
-def main() -> None:
-    """Writes the pages."""
-    for page in PAGES:
-        page.write_text(with_tables(page.read_text()))
-
-
 def with_tables(page: str) -> str:
-    """Returns a page whose tables are those of the records."""
+    """Returns a page with its tables written from the records."""
 
     def table(found: re.Match) -> str:
         header, *rows = TABLES[found[2]]()
@@ -129,11 +126,13 @@ def _at_the_top() -> Table:
 
 
 def _step() -> Table:
-    record = _read("step")
-    gflop, ceiling = record["work"]["gflop"], record["ceilings"]["matmul"]
-    ours = median(record["peers"]["jaxnet"]["seconds"])
+    measured = _read("step")
+    gflop, ceiling = measured["work"]["gflop"], measured["ceilings"]["matmul"]
+    ours = median(measured["peers"]["jaxnet"]["seconds"])
     yield "peer", "seconds", "GFLOP/s", "of float32 products", "peak MB", "times jaxnet"
-    for name, each in sorted(record["peers"].items(), key=lambda peer: median(peer[1]["seconds"])):
+    for name, each in sorted(
+        measured["peers"].items(), key=lambda peer: median(peer[1]["seconds"])
+    ):
         seconds = median(each["seconds"])
         yield (
             name,
@@ -146,14 +145,14 @@ def _step() -> Table:
 
 
 def _accuracy() -> Table:
-    record = _read("time-to-accuracy")
+    measured = _read("time-to-accuracy")
     found = {
         name: {key: [run[key] for run in runs] for key in ("seconds", "training", "accuracy")}
-        for name, runs in record["peers"].items()
+        for name, runs in measured["peers"].items()
     }
-    yield "peer", "seconds", "training alone", "test accuracy", f"{record['goal']:.0%} in"
+    yield "peer", "seconds", "training alone", "test accuracy", f"{measured['goal']:.0%} in"
     for name, each in sorted(found.items(), key=lambda peer: median(peer[1]["seconds"])):
-        reached = sum(accuracy >= record["goal"] for accuracy in each["accuracy"])
+        reached = sum(accuracy >= measured["goal"] for accuracy in each["accuracy"])
         yield (
             name,
             _spread(each["seconds"]),
@@ -182,10 +181,10 @@ def _ratios() -> Table:
 
 
 def _startup() -> Table:
-    record = _read("startup")
+    measured = _read("startup")
     yield "peer", "seconds", "first time"
-    for name, seconds in sorted(record["seconds"].items(), key=lambda peer: median(peer[1])):
-        yield name, _spread(seconds), f"{record['first time'][name]:.2f}"
+    for name, seconds in sorted(measured["seconds"].items(), key=lambda peer: median(peer[1])):
+        yield name, _spread(seconds), f"{measured['first time'][name]:.2f}"
 
 
 def _gradients() -> Table:
@@ -219,10 +218,10 @@ def _scaling() -> Table:
 
 
 def _tricks() -> Table:
-    record = json.loads((HERE / "tricks.json").read_text())
+    found = record.read_json(RESULTS / "benchmark" / "tricks.json")
     yield "trick", "why", "times as fast"
     for trick, (why, works) in _TRICKS.items():
-        gains = (f"{record[name]['times as fast']:.2f} ({work})" for work, name in works.items())
+        gains = (f"{found[name]['times as fast']:.2f} ({work})" for work, name in works.items())
         yield trick, why, "; ".join(gains)
 
 
@@ -240,7 +239,7 @@ TABLES: dict[str, Callable[[], Table]] = {
 
 
 def _read(suite: str) -> dict[str, Any]:
-    return json.loads((HERE / f"{suite}-cpu-2.json").read_text())
+    return record.read_json(RESULTS / "benchmark" / f"{suite}-cpu-2.json")
 
 
 def _best(seconds: Mapping[str, Sequence[float]], forms: Iterable[str]) -> float | None:
@@ -255,5 +254,9 @@ def _spread(values: Sequence[float]) -> str:
     return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-if __name__ == "__main__":
-    main()
+def main(program: str, argv: Sequence[str]) -> int:
+    """Runs the study."""
+    Parser(program, __doc__).parse_args(argv)
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))
+    return 0

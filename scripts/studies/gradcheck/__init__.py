@@ -1,0 +1,1 @@
+"""The gradient audit beside the checkers that people use today."""
