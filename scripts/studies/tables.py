@@ -40,11 +40,11 @@ _LIBRARIES = {
 # Of each trick: why it gains, and its name in the record for each work.
 _TRICKS = {
     "microbatches": (
-        "activations stay in the last cache",
+        "activations stay in the last-level cache",
         {"full batch": "chunks of rows, full batch"},
     ),
     "two halves of a batch side by side": (
-        "XLA shares no product of so few rows among cores, but each core takes a half",
+        "XLA spreads no product of so few rows over cores, but runs two halves at the same time",
         {
             "batch 128": "two halves side by side, batch 128",
             "batch 256": "two halves side by side, batch 256",
@@ -53,34 +53,34 @@ _TRICKS = {
         },
     ),
     "cores as devices": (
-        "a core keeps its rows from the first layer to the last, and exchanges nothing",
+        "a core keeps its rows from the first layer to the last; no parts of products are exchanged",
         {
             "full batch": "cores as devices, full batch",
             "the same in bfloat16": "cores as devices, bfloat16, full batch",
         },
     ),
     "images as uint8": (
-        "a quarter of the memory to keep and to read",
+        "a quarter of the memory",
         {"full batch": "images as bytes, full batch"},
     ),
     "matmuls in bfloat16": (
-        "twice the operations an instruction",
+        "twice as many operations in an instruction",
         {"full batch": "products in bfloat16, full batch"},
     ),
-    "transposes laid out row by row": (
-        "XLA's fast bfloat16 products on CPU take no others, and its own are slower than float32's",
+    "row-major transposes": (
+        "XLA's fast bfloat16 products on CPU need them; without, they are slower than float32",
         {"bfloat16, full batch": "transposes laid out row by row, bfloat16, full batch"},
     ),
-    "gradients of 32 outputs or fewer an output a row": (
-        "a product into few columns is slow, into few rows is not",
+    "transposed weight gradients of 32 outputs or fewer": (
+        "a product with few columns is slow, one with few rows is not",
         {
             "784-30-10, batch 10": "few outputs' gradients an output a row, 784-30-10, batch 10",
             "full batch": "few outputs' gradients an output a row, full batch",
         },
     ),
     "a radix sort draws the order": (
-        "XLA sorts pairs on a CPU five times slower than numbers; `jax.random.permutation` sorts "
-        "them twice",
+        "on a CPU XLA sorts pairs five times slower than numbers; `jax.random.permutation` sorts "
+        "pairs, twice",
         {
             "batch 128": "a radix sort for the order, batch 128",
             "784-30-10, batch 128": "a radix sort for the order, 784-30-10, batch 128",
