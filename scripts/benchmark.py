@@ -1,4 +1,4 @@
-"""Measures jaxnet beside other libraries: the same work, the same run, a process each.
+"""Measures jaxnet beside other libraries: the same work, in one run, a process for each.
 
   pip install -e '.[bench]'                                  the other libraries
   python scripts/benchmark.py --suite step                   one iteration on 60,000 images
@@ -9,8 +9,8 @@
   python scripts/benchmark.py --suite gradients              by hand and automatic
   python scripts/benchmark.py --suite step --quick --peers jaxnet,torch,numpy
 
-Peers take turns, A B A B, so that what slows the machine slows all of them. The record is
-results/benchmark/SUITE-DEVICE.json, pictures beside it. JAX_PLATFORMS=cpu leaves a GPU alone.
+The peers run in alternation, A B A B, so that what slows the machine slows all of them. A record is
+results/benchmark/SUITE-DEVICE.json, with pictures beside it. JAX_PLATFORMS=cpu leaves a GPU alone.
 """
 
 import dataclasses

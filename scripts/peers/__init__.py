@@ -1,7 +1,7 @@
-"""The same network, the same work, as the users of other libraries would write it.
+"""The same network and training, as the users of other libraries would write it.
 
-Each module but `worker`, `ceilings` and `optax_` is a library. It has ``VARIANTS``, the names under
-which it competes with one sentence each, and ``make(variant, work)``, which returns a `Program`.
+Each module but `worker`, `ceilings` and `optax_` is for one library. It has ``VARIANTS``, the names
+of its programs with a sentence on each, and ``make(variant, work)``, which returns a `Program`.
 `worker` runs one in a process of its own.
 """
 
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Which module has which variants, and what must be installed for them; the modules themselves are
-# imported in the processes that run them.
+# Of each program, its module and the package that it needs. Modules are imported only in the
+# processes that run them.
 MODULES = {
     "jaxnet": ("jaxnet_", "jaxnet"),
     "jaxnet-auto": ("jaxnet_", "jaxnet"),
@@ -36,12 +36,12 @@ MODULES = {
     "keras": ("keras_", "keras"),
     "nielsen": ("nielsen_", "numpy"),
 }
-STREAM = "jaxnet-stream"  # a dataset that is read from a file in every epoch
+STREAM = "jaxnet-stream"  # the dataset is read from a file in every epoch
 CEILINGS = ("matmul", "matmul-bfloat16", "bandwidth")
 
 
 class Work(NamedTuple):
-    """What is to be computed.
+    """What a program is to compute.
 
     Attributes:
       images: ``(n, pixels)`` uint8; the network sees ``images / 255``.
@@ -50,9 +50,10 @@ class Work(NamedTuple):
         a bias is None where the network has none.
       batch_size: ``len(images)`` for gradient descent on all images at once.
       optimizer: ``"sgd"`` or ``"adam"``, with the usual defaults.
-      learning_rate: the largest.
-      epochs: over which the learning rate falls to 0 along a cosine, step by step; None keeps it.
-      warmup: share of those steps in which it rises from 0 first.
+      learning_rate: the peak of the schedule.
+      epochs: over which the learning rate falls to 0 along a cosine, step by step; None means that
+        it is constant.
+      warmup: fraction of those steps in which it first rises from 0, linearly.
       beta2: Adam's decay of squared gradients.
       seed: of the order of the images.
     """
@@ -99,12 +100,13 @@ class Program(NamedTuple):
     """A library's way to do the work.
 
     Attributes:
-      epoch: trains for one pass over the images, in whole minibatches of an order that is drawn
-        anew each time (or as they lie, if all are one batch), waits for it to end, and returns the
-        mean of the minibatches' losses.
+      epoch: trains for one pass over the images, waits for its end, and returns the mean of the
+        minibatches' losses before their updates. The order of images is drawn anew in each epoch;
+        the remainder that fills no minibatch is dropped. A batch of all images is not reordered.
       predict: the classes of ``(n, pixels)`` uint8 images, ``(n,)`` integers.
-      compiled: what is known of the compiled program: ``temporary_mb``, what the compiler allocates
-        beside arguments and results, and how many ``products``, ``fusions`` and ``copies`` it has.
+      compiled: facts about the compiled program, if known: ``temporary_mb``, which the compiler
+        allocates besides arguments and results, and its numbers of ``products``, ``fusions`` and
+        ``copies``.
     """
 
     epoch: Callable[[], float]
@@ -125,7 +127,7 @@ def is_installed(name: str) -> bool:
 
 
 def versions(names: list[str]) -> dict[str, str | None]:
-    """Returns the versions of what peers need; None for what lies on the path uninstalled."""
+    """Returns the versions of the packages that peers need; None if one is not installed."""
     distributions = {"sklearn": "scikit-learn", "jaxnet": "jaxnet-mlp"}
     found: dict[str, str | None] = {}
     for each in sorted({MODULES[name][1] for name in names}):

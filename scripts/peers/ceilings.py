@@ -1,4 +1,4 @@
-"""What the machine can do at best: products of matrices, and reading memory; no network."""
+"""The machine's best rates of matrix products and of reading memory."""
 
 import time
 
@@ -12,7 +12,7 @@ VARIANTS = {
     "bandwidth": "The rate at which a sum reads memory, GB/s.",
 }
 _SHAPES = ((2000, 784, 256), (4000, 784, 256), (2048, 2048, 2048), (4000, 1024, 1024))
-_LARGE = (8192, 8192, 8192)  # so that a GPU does not wait for the host
+_LARGE = (8192, 8192, 8192)  # large enough that a GPU does not wait for the host
 _REPEATS = 5
 
 

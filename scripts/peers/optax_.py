@@ -1,4 +1,4 @@
-"""The optimizer that the libraries of the JAX family share."""
+"""The optimizer that the libraries on JAX share."""
 
 import optax
 

@@ -1,8 +1,8 @@
-"""Runs one peer in a process of its own, at the command of `benchmark.py`.
+"""Runs one peer in a process of its own, for `benchmark.py`.
 
-It reads a line of JSON at a time and answers with one: ``{"make": work}`` prepares, ``{"run": 1}``
-trains for an epoch and says how long it took, ``{"test": 1}`` says the accuracy, and, of a ceiling,
-``{"rate": 1}`` says how high it is.
+It reads one line of JSON at a time, and answers each with one line: ``{"make": work}`` compiles,
+``{"run": 1}`` trains for an epoch, ``{"test": 1}`` measures the accuracy, and ``{"rate": 1}``
+measures a ceiling. Each answer has the value and the seconds that it took.
 """
 
 import contextlib
@@ -27,21 +27,21 @@ def load(description: dict, folder: Path) -> peers.Work:
         arrays = dict(file)
     layers = range(sum(name.startswith("weight") for name in arrays))
     params = [(arrays[f"weight{i}"], arrays.get(f"bias{i}")) for i in layers]
-    images = np.load(folder / "images.npy", mmap_mode="r")  # each keeps what form it likes
+    images = np.load(folder / "images.npy", mmap_mode="r")  # each peer converts them as it likes
     labels = np.load(folder / "labels.npy")
     return peers.Work(images, labels, params, **given)
 
 
 def forget_peak() -> None:
-    """Begins to measure memory anew, without what preparing and compiling took."""
+    """Resets the peak of memory, so that it does not count what compiling took."""
     with contextlib.suppress(OSError):  # Linux has it
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
-    """Returns the most memory that the process has had since, in MiB."""
+    """Returns the peak of memory since then, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says there is no less than the parent's
+    if status.exists():  # getrusage says at least the parent's peak there
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -53,7 +53,7 @@ _TRICKS = {
         },
     ),
     "cores as devices": (
-        "a core keeps its rows from the first layer to the last; no parts of products are exchanged",
+        "a core keeps its rows from the first layer to the last; parts of products stay with it",
         {
             "full batch": "cores as devices, full batch",
             "the same in bfloat16": "cores as devices, bfloat16, full batch",

@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures, a module a suite, and what suites share.
+"""What `benchmark.py` measures: a module for each suite, and what they share.
 
 A suite is a function of a `Run` that returns what it `Found`.
 """

@@ -1,4 +1,4 @@
-"""A run of a suite: peers in processes of their own, asked in turn."""
+"""A run of a suite: peers in processes of their own, told what to do one at a time."""
 
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 class PeerError(StopError):
-    """A peer has ended where it should have answered; the message has its last words."""
+    """A peer has ended instead of answering; the message has the last line that it printed."""
 
 
 @dataclasses.dataclass
@@ -46,11 +46,11 @@ class Run:
 
     Attributes:
       peers: names of those that take part.
-      quick: whether a tenth of the work will do.
-      dataset: MNIST as bytes, or None.
-      folder: for what processes exchange.
-      bar: shows what is done.
-      failed: why peers that have ended take no part any more.
+      quick: whether to do only a tenth of the work.
+      dataset: MNIST as uint8, or None.
+      folder: of the files that processes share.
+      bar: shows progress.
+      failed: for each peer that has ended, why; it takes no further part.
     """
 
     peers: Sequence[str]
@@ -74,7 +74,7 @@ class Run:
         return 2 if self.quick else usual
 
     def write_images(self, count: int = 60_000) -> str:
-        """Writes so many images for the processes to read; returns what they are."""
+        """Writes images for the processes to read, and returns what they are in words."""
         count = count // 10 if self.quick else count
         if self.dataset is None:
             rng = np.random.default_rng(0)
@@ -102,7 +102,7 @@ class Run:
         seed: int = 0,
         **options: Any,
     ) -> dict[str, Any]:
-        """Writes initial parameters, and returns the work that begins with them.
+        """Writes initial parameters, and returns the description of the work for the processes.
 
         Args:
           sizes: of the network.
@@ -182,7 +182,7 @@ def processes(run: Run, names: Iterable[str]) -> Iterator[list[Peer]]:
 
 
 def prepare(run: Run, peers: Sequence[Peer], work: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Has each peer make its program for the work; returns the answers of those that could."""
+    """Tells each peer to compile the work, and returns the answers of those that could."""
     answers = {}
     for peer in peers:
         if peer.name not in run.failed:

@@ -1,4 +1,4 @@
-"""The gradient by hand beside jax.grad's, in the same program."""
+"""The hand-written gradient beside jax.grad, in the same training program."""
 
 from suites.common import LECTURE, Found, Run, interleave, median, prepare, processes, table
 
@@ -13,7 +13,7 @@ _WORKS = (
 
 
 def measure(run: Run) -> Found:
-    """Measures an epoch of each, and reads what the compiler made of it."""
+    """Measures an epoch with each gradient, and counts operations in the compiled programs."""
     images = run.write_images()
     works, rows = [], []
     with processes(run, _PEERS) as started:

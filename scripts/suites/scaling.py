@@ -46,7 +46,7 @@ def measure(run: Run) -> Found:
 def _iteration(
     run: Run, size: int, sizes: tuple[int, ...], rows: int, name: str = "jaxnet"
 ) -> list[dict[str, Any]]:
-    """Returns what an iteration takes; nothing where the process ends, for want of memory say."""
+    """Measures an iteration; returns nothing if the process ends, for lack of memory say."""
     run.bar.set_postfix_str(f"{'-'.join(map(str, sizes))}, {rows:,} rows")
     _write_rows(run, rows)
     work = run.work(sizes, rows)
@@ -70,7 +70,7 @@ def _iteration(
 
 
 def _write_rows(run: Run, rows: int) -> None:
-    """Writes so many images, the same ones over and over where there are not enough."""
+    """Writes so many images; beyond 60,000 they are repeated."""
     if rows <= 60_000:
         rng = np.random.default_rng(0)
         run.write(rng.integers(0, 256, (rows, 784), np.uint8), rng.integers(0, 10, rows))

@@ -14,13 +14,13 @@ _LEFT_OUT = {
 
 
 def flops(sizes: tuple[int, ...], rows: int) -> float:
-    """Returns the operations of an iteration: products forward, and back all but the inputs'."""
+    """Returns the operations of an iteration: of all products but the gradient in the inputs."""
     pairs = [inputs * outputs for inputs, outputs in itertools.pairwise(sizes)]
     return 2.0 * rows * (3 * sum(pairs) - pairs[0])
 
 
 def measure(run: Run) -> Found:
-    """Measures one iteration, beside the best rates of products in the same run."""
+    """Measures one iteration, and the best rates of matrix products in the same run."""
     images = run.write_images()
     count = 6_000 if run.quick else 60_000
     work = run.work(LECTURE, count, bias=False, learning_rate=0.3)  # as the slides have it

@@ -1,6 +1,7 @@
 """Right gradients of random functions: false alarms."""
 
 import multiprocessing
+import signal
 from collections import Counter
 from typing import Any
 
@@ -29,7 +30,7 @@ def alarms(options: Options) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     with (
         # Processes are replaced now and then: they fill with compiled programs.
-        context.Pool(options.jobs, maxtasksperchild=10) as pool,
+        context.Pool(options.jobs, _leave_interrupts, maxtasksperchild=10) as pool,
         tqdm.tqdm(total=len(seeds), disable=None) as bar,
     ):
         for rows in pool.imap_unordered(audit, parts):
@@ -39,6 +40,10 @@ def alarms(options: Options) -> dict[str, Any]:
     found = count_alarms(sorted(kept.rows, key=lambda row: row["seed"]))
     kept.forget()
     return found
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which ends these
 
 
 def audit(seeds: list[int]) -> list[dict[str, Any]]:
