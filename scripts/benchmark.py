@@ -79,7 +79,7 @@ def parse(arguments: list[str] | None = None) -> Flags:
     except data.DataError as error:
         if "time-to-accuracy" in suites:
             raise StopError(error) from error
-        print("MNIST is not here; random bytes take its place, which take the same time")
+        print("MNIST is not here; random images take its place, and take as long")
         images = None
     return Flags(suites, names, given.quick, given.out, images)
 

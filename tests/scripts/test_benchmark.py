@@ -18,7 +18,7 @@ from jaxnet.train.config import PRESETS
 def test_step_suite_measures_peers_in_turn(run_script, tmp_path):
     done = run_script("benchmark.py", "--suite", "step", "--quick", "--peers", "jaxnet,numpy")
     assert done.returncode == 0, done.stderr
-    assert "random bytes take its place" in done.stdout
+    assert "random images take its place" in done.stdout
     (path,) = (tmp_path / "results" / "benchmark").glob("step-*.json")
     found = json.loads(path.read_text())
     assert set(found["peers"]) == {"jaxnet", "numpy"}
