@@ -172,11 +172,16 @@ def test_recipes_are_compared_on_the_validation_split():
     assert 0.1 < fast["validation_accuracy"][0] <= 1
 
 
-def test_tricks_are_measured_with_and_without():
-    pair = (tricks.Work((784, 4, 10), 50), tricks.Work((784, 4, 10), 50, whole=True))
-    found = tricks.measure(pair, 100, rounds=2)
+@pytest.mark.parametrize(
+    ("options", "images"),
+    [({"batch_size": 50, "whole": True}, 100), ({"cores": True}, 2_000), ({"floats": True}, 100)],
+)
+def test_tricks_are_measured_with_and_without(options, images):
+    pair = (tricks.Work((784, 4, 10)), tricks.Work((784, 4, 10), **options))
+    found = tricks.measure(pair, images, rounds=2)
     assert len(found["with"]) == len(found["without"]) == 6
-    assert found["times as fast"] > 0
+    medians = np.median(np.reshape([found["with"], found["without"]], (2, 2, 3)), axis=2)
+    assert found["times as fast"] == pytest.approx(np.median(medians[1] / medians[0]))
 
 
 @pytest.mark.parametrize("name", [name for name, pair in tricks.TRICKS.items() if pair[1].replaced])
