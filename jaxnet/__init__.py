@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         train,
     )
 
+    __version__: str
+
 __all__ = [
     "backprop",
     "checkpoint",
@@ -41,15 +43,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return importlib.import_module(f"jaxnet.{name}")
-    if name == "__version__":
-        try:
-            return metadata.version("jaxnet-mlp")
-        except metadata.PackageNotFoundError:  # a source tree that is not installed
-            return "unknown"
-    raise AttributeError(f"module 'jaxnet' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take every name for one of the package
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            return importlib.import_module(f"jaxnet.{name}")
+        if name == "__version__":
+            try:
+                return metadata.version("jaxnet-mlp")
+            except metadata.PackageNotFoundError:  # a source tree that is not installed
+                return "unknown"
+        raise AttributeError(f"module 'jaxnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
