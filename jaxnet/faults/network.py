@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnet import backprop, mlp
+from jaxnet import backprop, mlp, products
 from jaxnet.types import Layer, Params
 
 
@@ -176,7 +176,7 @@ def _hand_written(
     """
     value, dtype = mlp.loss(params, inputs, targets), targets.dtype
     params, inputs, targets = jax.tree.map(  # no fault of 16 bits hides the one that is planted
-        lambda leaf: jnp.asarray(leaf, mlp.wide(dtype)), (params, inputs, targets)
+        lambda leaf: jnp.asarray(leaf, products.sum_dtype(dtype)), (params, inputs, targets)
     )
     layers = activations(params, inputs, targets)
     errors, slope, leaves = error(layers[-1], targets), output_slope, []

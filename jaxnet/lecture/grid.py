@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet import backprop, glyphs, mlp, optimizers, plots
+from jaxnet import backprop, mlp, optimizers, plots
+from jaxnet.data import glyphs
 from jaxnet.lecture.page import Code, Picture, Section, Text
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet import backprop, batches, data, mlp, optimizers, plots
+from jaxnet import backprop, data, mlp, optimizers, plots, train
 from jaxnet.lecture.page import Code, Picture, Section, Table, Text
 
 _SHOWN = (0, 100, 1000)  # iterations after which weights are shown, beside the last
@@ -29,8 +29,8 @@ def section(
     inputs, targets = map(jnp.asarray, examples.train)
     test = tuple(map(jnp.asarray, examples.test))
     descent = optimizers.gradient_descent(0.3)
-    rows = batches.rows_per_chunk(params, len(inputs), jax.default_backend())
-    gradient = batches.accumulate(backprop.value_and_grad, rows)
+    rows = train.microbatch_size(params, len(inputs), jax.default_backend())
+    gradient = train.accumulate(backprop.value_and_grad, rows)
     moments = sorted({m for m in (0, 100, 500, 1000, 2000, 3000, 4000) if m < steps} | {steps})
     losses: list[float] = []
     accuracies, kernels, done = {}, {}, 0
