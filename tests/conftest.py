@@ -15,6 +15,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 # Several devices of the CPU, for the tests of data parallelism.
 jax.config.update("jax_num_cpu_devices", 4)
+# Compiling is most of the tests' time, and optimising most of that. Scripts that tests start as
+# processes are optimised; JAX_DISABLE_MOST_OPTIMIZATIONS=0 optimises all.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 # What a strict user may have set: no silent broadcast to a higher rank, no silent change of dtype.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
