@@ -161,9 +161,9 @@ def check_writable(directory: str | os.PathLike) -> None:
 
 
 def available_memory() -> int:
-    """Returns how many bytes of memory are free: of the machine, or of the control group.
+    """Returns the free memory in bytes, or the limit of the control group if that is less.
 
-    Where the system does not tell, it is what 64 bits address.
+    Where the system tells neither, it is what 64 bits address.
 
     Example:
       >>> available_memory() > 0
@@ -173,14 +173,10 @@ def available_memory() -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         line = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
         found.append(int(line.split()[0]) * 1024)
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        group = Path("/sys/fs/cgroup")
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # no such control group, or no limit
-            found.append(int((group / limit).read_text()) - int((group / used).read_text()))
-    return max(min(found), 0)
+            found.append(int(Path("/sys/fs/cgroup", limit).read_text()))
+    return min(found)
 
 
 def npz_names(path: str | os.PathLike) -> list[str]:
