@@ -72,38 +72,37 @@ def load(path: str | os.PathLike) -> Params:
       Traceback (most recent call last):
       FileNotFoundError: ...
     """
-    arrays = files.read_npz(path)
-    names = [re.fullmatch(r"\[(0|[1-9]\d{0,5})\]\.(weight|bias)", name) for name in arrays]
-    if not all(names) or not names:
+    names = files.npz_names(path)
+    matches = [re.fullmatch(r"\[(0|[1-9][0-9]*)\]\.(weight|bias)", name) for name in names]
+    if not all(matches) or not matches:
         raise ValueError(
-            f"{path} must hold arrays named [0].weight, [0].bias, ..., got {_listed(arrays)}"
+            f"{path} must hold arrays named [0].weight, [0].bias, ..., got {_listed(names)}"
         )
     # Counted by what is there: a number in a name must not size anything.
-    depth = len({name[1] for name in names if name})
-    if missing := [i for i in range(depth) if f"[{i}].weight" not in arrays]:
-        raise ValueError(f"{path} lacks [{missing[0]}].weight, got {_listed(arrays)}")
-    for name, array in arrays.items():
-        if array.dtype.newbyteorder("=") not in _STORED:
-            raise ValueError(
-                f"{path}: {name} must be float16, float32 or float64, got {array.dtype}"
-            )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} must be finite, got NaN or infinity")
-    layers = []
-    for i in range(depth):
-        weight, bias = arrays[f"[{i}].weight"], arrays.get(f"[{i}].bias")
-        layers.append(Layer(_as_parameter(weight), None if bias is None else _as_parameter(bias)))
+    depth = len({match[1] for match in matches if match})
+    if missing := [i for i in range(depth) if f"[{i}].weight" not in names]:
+        raise ValueError(f"{path} lacks [{missing[0]}].weight, got {_listed(names)}")
+    arrays = {name: _as_parameter(path, name, x) for name, x in files.read_npz(path).items()}
+    params = tuple(Layer(arrays[f"[{i}].weight"], arrays.get(f"[{i}].bias")) for i in range(depth))
     try:
-        mlp.check_params(tuple(layers))
+        mlp.check_params(params)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return tuple(layers)
+    return jax.tree.map(jnp.asarray, params)
 
 
-def _as_parameter(array: np.ndarray) -> jax.Array:
-    return jnp.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+def _as_parameter(path: str | os.PathLike, name: str, array: np.ndarray) -> np.ndarray:
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in _STORED:
+        raise ValueError(f"{path}: {name} must be float16, float32 or float64, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: {name} must be finite, got NaN or infinity")
+    loaded = jax.dtypes.canonicalize_dtype(dtype)  # what JAX makes of it
+    if array.size and np.abs(array).max() > np.finfo(loaded).max:
+        raise ValueError(f"{path}: {name} must fit {loaded}, got {np.abs(array).max()}")
+    return array.astype(loaded)
 
 
-def _listed(arrays: dict[str, np.ndarray]) -> str:
-    names = sorted(arrays)
+def _listed(names: list[str]) -> str:
+    names = sorted(names)
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

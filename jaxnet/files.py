@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import math
 import os
 import secrets
@@ -22,9 +23,20 @@ try:
 except ImportError:  # on Windows: nothing is locked, and leftovers stay
     fcntl = None
 
-__all__ = ["BusyError", "check_writable", "lock", "read_npz", "replacing", "write_json"]
+__all__ = [
+    "BusyError",
+    "available_memory",
+    "check_writable",
+    "lock",
+    "npz_names",
+    "read_npz",
+    "replacing",
+    "write_json",
+]
 
 _PARTIAL = ".partial"
+_LONGEST = 200  # bytes of a file's name that the name of its partial file repeats; 255 are allowed
+_DEFLATE_RATIO = 1032  # at most, by its format
 
 
 class BusyError(OSError):
@@ -54,10 +66,13 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
       '0123456789'
     """
     path = Path(path)
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, "it must name a file", str(path))
     _remove_leftovers(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
+    partial = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}{_PARTIAL}")
     try:
-        file = _open_locked(partial)
+        # Another writer may take it for a leftover before it is locked: then it is made anew.
+        file = _open_locked(partial, wait=True)
         try:
             with file:
                 yield file
@@ -69,7 +84,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             partial.unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.filename not in (None, str(partial)):
+        if error.errno is None or error.filename not in (None, str(partial)):
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
@@ -114,10 +129,9 @@ def lock(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
     """
     path = Path(path)
     with _open_locked(path, wait=wait, fresh=False) as file:
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, but names no holder
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:
@@ -136,13 +150,54 @@ def check_writable(directory: str | os.PathLike) -> None:
       FileNotFoundError: ...
     """
     directory = Path(directory).absolute()
-    if directory.is_symlink() and not directory.exists():
-        raise FileNotFoundError(errno.ENOENT, "it is a link to nothing", str(directory))
+    for path in (directory, *directory.parents):
+        if path.is_symlink() and not path.exists():
+            raise FileNotFoundError(errno.ENOENT, f"{path} is a link to nothing", str(directory))
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     if not existing.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{existing} is not a folder", str(directory))
     with tempfile.TemporaryFile(dir=existing):
         pass
+
+
+def available_memory() -> int:
+    """Returns the free memory in bytes, or the limit of the control group if that is less.
+
+    Where the system tells neither, it is what 64 bits address.
+
+    Example:
+      >>> available_memory() > 0
+      True
+    """
+    found = [2**63]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        line = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
+        found.append(int(line.split()[0]) * 1024)
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such control group, or no limit
+            found.append(int(Path("/sys/fs/cgroup", limit).read_text()))
+    return min(found)
+
+
+def npz_names(path: str | os.PathLike) -> list[str]:
+    """Returns the names of the arrays in an `.npz` file, without reading them.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      OSError: a file that is missing or may not be read.
+      ValueError: a file that is not an `.npz` archive; the message names ``path``.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp(), "x.npz")
+      >>> np.savez(path, x=np.arange(3), y=np.arange(9))
+      >>> npz_names(path)
+      ['x', 'y']
+    """
+    with _open_npz(Path(path)) as archive:
+        return list(dict.fromkeys(_stem(info.filename) for info in archive.infolist()))
 
 
 def read_npz(
@@ -156,8 +211,9 @@ def read_npz(
 
     Raises:
       OSError: a file that is missing or may not be read.
-      ValueError: a file that is not an `.npz` archive, is damaged, holds pickled objects, or claims
-        more than it holds; the message names ``path``.
+      ValueError: a file that is not an `.npz` archive, is damaged, holds pickled objects or an
+        array twice, claims more than it holds, or needs more memory than is free; the message
+        names ``path``.
 
     Example:
       >>> import tempfile
@@ -166,21 +222,44 @@ def read_npz(
       >>> read_npz(path, ["x"])
       {'x': array([0, 1, 2])}
     """
-    path = Path(path)
+    with _open_npz(Path(path)) as archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in archive.infolist():
+            name = _stem(info.filename)
+            if names is not None and name not in names:
+                continue
+            if name in members:
+                raise ValueError(f"it holds {name} twice")
+            members[name] = info
+        needed, available = sum(info.file_size for info in members.values()), available_memory()
+        if needed > available:
+            raise ValueError(
+                f"its arrays need {needed / 1e9:,.1f} GB, and {available / 1e9:,.1f} GB are free"
+            )
+        return {name: _read_member(archive, info) for name, info in members.items()}
+
+
+@contextlib.contextmanager
+def _open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive; whatever fails while it is read becomes a ValueError that names it."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
         raise ValueError(f"{path} is not a regular file")
     with path.open("rb") as opened:
-        if not zipfile.is_zipfile(opened):  # np.load would take it for a pickle
-            raise ValueError(f"{path} is not an .npz archive")
         try:
+            if not zipfile.is_zipfile(opened):  # np.load would take it for a pickle
+                raise _NotAnArchive
             with zipfile.ZipFile(opened) as archive:
-                members = {_stem(info.filename): info for info in archive.infolist()}
-                chosen = members if names is None else [n for n in names if n in members]
-                return {name: _read_member(archive, members[name]) for name in chosen}
+                yield archive
+        except _NotAnArchive:
+            raise ValueError(f"{path} is not an .npz archive") from None
         except MemoryError as error:
             raise ValueError(f"{path} holds more than memory does") from error
         except Exception as error:  # damaged files provoke all kinds, zlib's and struct's too
             raise ValueError(f"{path} cannot be read as .npz: {text.first_line(error)}") from error
+
+
+class _NotAnArchive(Exception):
+    pass
 
 
 def _stem(name: str) -> str:
@@ -189,6 +268,15 @@ def _stem(name: str) -> str:
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     formats: Any = np.lib.format
+    # What the file's directory claims is compared with the bytes that are there.
+    ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE_RATIO}.get(info.compress_type)
+    if ratio is None:
+        raise ValueError(f"{info.filename} must be stored or deflated, as NumPy writes it")
+    if info.file_size > ratio * info.compress_size:
+        raise ValueError(
+            f"{info.filename} claims {info.file_size:,} bytes, more than "
+            f"{info.compress_size:,} can hold"
+        )
     with archive.open(info) as member:
         if not info.filename.endswith(".npy"):
             raise ValueError(f"{info.filename} is not an array, .npy")
@@ -218,7 +306,7 @@ def _open_locked(path: Path, *, wait: bool = False, fresh: bool = True) -> IO[by
     Whoever holds the lock may remove the file. So, once it is locked, the path must still lead to
     it; otherwise all begins anew.
     """
-    flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if fresh else 0)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (os.O_EXCL if fresh else 0)
     while True:
         file = os.fdopen(os.open(path, flags, 0o666), "r+b")
         if fcntl is None:
@@ -247,11 +335,15 @@ def _remove_leftovers(path: Path) -> None:
     """Removes the partial files of writers that have died: their locks are free."""
     if fcntl is None:
         return
-    for leftover in path.parent.glob(f".{_escape(path.name)}.*{_PARTIAL}"):
-        with contextlib.suppress(OSError), leftover.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()
+    for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if not leftover.is_file() or leftover.is_symlink():
+                continue
+            with leftover.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _leads_to(leftover, file):  # otherwise it is another writer's by now
+                    leftover.unlink()
 
 
-def _escape(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def _prefix(path: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(path.name)[:_LONGEST])}."

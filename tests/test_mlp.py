@@ -127,55 +127,6 @@ def test_sizes(params):
     assert mlp.sizes(params) == SIZES
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_save_and_load(tmp_path, bias):
-    params = mlp.init(jax.random.key(0), SIZES, bias=bias)
-    mlp.save(tmp_path / "params.npz", params)
-    loaded = mlp.load(tmp_path / "params.npz")
-    assert jax.tree.structure(loaded) == jax.tree.structure(params)
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
-    assert [path.name for path in tmp_path.iterdir()] == ["params.npz"]
-    with np.load(tmp_path / "params.npz") as file:
-        expected = ["[0].weight", "[0].bias"] if bias else ["[0].weight"]
-        assert file.files[: len(expected)] == expected
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"w": np.zeros((2, 2))}, r"must hold arrays named \[0\]\.weight"),
-        ({}, "must hold arrays named"),
-        ({"[1].weight": np.zeros((2, 2))}, r"lacks \[0\]\.weight"),
-        (
-            {"[0].weight": np.zeros((2, 3)), "[1].weight": np.zeros((2, 3))},
-            r"params\[1\]\.weight must have shape \(3, outputs\), got \(2, 3\)",
-        ),
-        (
-            {"[0].weight": np.zeros(3)},
-            r"params\[0\]\.weight must have shape \(inputs, outputs\), got \(3,\)",
-        ),
-        (
-            {"[0].weight": np.zeros((2, 3)), "[0].bias": np.zeros(2)},
-            r"params\[0\]\.bias must have shape \(3,\), got \(2,\)",
-        ),
-    ],
-)
-def test_load_refuses_other_files(tmp_path, arrays, message):
-    np.savez(tmp_path / "other.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        mlp.load(tmp_path / "other.npz")
-
-
-def test_load_refuses_what_is_not_npz(tmp_path):
-    (tmp_path / "other.npz").write_text("weights")
-    with pytest.raises(ValueError, match=r"other\.npz is not an \.npz file of parameters"):
-        mlp.load(tmp_path / "other.npz")
-    with pytest.raises(FileNotFoundError):
-        mlp.load(tmp_path / "nowhere.npz")
-    with pytest.raises(ValueError, match=r"must end in \.npz"):
-        mlp.save(tmp_path / "params", mlp.init(jax.random.key(0), SIZES))
-
-
 @pytest.mark.parametrize(
     ("sizes", "keywords", "error", "message"),
     [
@@ -267,37 +218,6 @@ def test_bad_calls_say_what_was_expected_and_what_came(case, params, batch):
     change, error, message = BAD_CALLS[case]
     with pytest.raises(error, match=message):
         mlp.loss(*change(params, *batch))
-
-
-def test_bfloat16_is_stored_as_float32(tmp_path):
-    params = mlp.init(jax.random.key(0), SIZES, dtype=jnp.bfloat16)
-    mlp.save(tmp_path / "params.npz", params)
-    loaded = mlp.load(tmp_path / "params.npz")
-    assert loaded[0].weight.dtype == jnp.float32
-    back = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), loaded)
-    jax.tree.map(np.testing.assert_array_equal, back, params)
-
-
-def test_save_refuses_what_load_would(tmp_path):
-    params = mlp.init(jax.random.key(0), SIZES)
-    with pytest.raises(TypeError, match="params must be a non-empty tuple of Layer, got list"):
-        mlp.save(tmp_path / "params.npz", list(params))
-    with pytest.raises(ValueError, match=r"params\[1\]\.weight must have shape"):
-        mlp.save(tmp_path / "params.npz", params[::-1])
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("position", range(100, 1000, 90))
-def test_load_refuses_a_damaged_file_or_reads_it_whole(tmp_path, position):
-    """zip and deflate answer damage with errors of many kinds; all become one."""
-    path = tmp_path / "params.npz"
-    layer = mlp.init(jax.random.key(0), (40, 10))[0]
-    np.savez_compressed(path, **{"[0].weight": layer.weight, "[0].bias": layer.bias})
-    content = bytearray(path.read_bytes())
-    content[position] ^= 0xFF
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"params\.npz"):
-        mlp.load(path)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxnet.data.load import Split
+from jaxnet.data.types import Split
+
+__all__ = ["IMAGE_SHAPE", "draw", "glyphs"]
 
 IMAGE_SHAPE = (5, 5)
 
 _MOST_SHIFT = 2
 
-# Any two differ in five pixels or more, even with one of them shifted by a pixel; with both shifted
-# by one, and a row and a column of each gone, in two or more.
+# Any two differ in at least five pixels, also when one of them is shifted by a pixel. When both are
+# shifted, and each has lost a row and a column, they differ in at least two.
 _DRAWING = """
 .###.  ..#..  .###.  #####  #..#.  #####  ..##.  #####  .###.  .###.
 #...#  .##..  #...#  ...#.  #..#.  #....  .#...  ....#  #...#  #...#
@@ -40,6 +42,10 @@ def glyphs(dtype: DTypeLike | None = None) -> Split:
 
     Returns:
       Inputs ``(10, 25)``, 0 or 1, and one-hot targets ``(10, 10)``.
+
+    Example:
+      >>> glyphs().inputs[1].reshape(IMAGE_SHAPE)[0].tolist()
+      [0.0, 0.0, 1.0, 0.0, 0.0]
     """
     return _encode(_IMAGES, np.arange(10), dtype)
 
@@ -54,22 +60,25 @@ def draw(
 ) -> Split:
     """Draws digits at random, shifts each, then flips pixels.
 
-    A function of its arguments alone; the pictures are the same in every dtype. They come to the
-    host, as all data does.
+    The same key gives the same digits, in every dtype. They are NumPy arrays, like all data.
 
     Args:
       key: a key of `jax.random`.
       count: how many, 1 or more.
       noise: probability that a pixel is flipped, in [0, 1).
-      shift: a digit moves by up to so many pixels along either axis, 0 to 2, every move as likely;
-        what leaves the grid is lost, and zeros come in.
-      dtype: as of `glyphs`.
+      shift: largest move along either axis, 0 to 2 pixels; all moves are equally likely. Pixels
+        that leave the grid are lost, and zeros come in.
+      dtype: of inputs and targets; None means float32, or float64 under ``jax_enable_x64``.
 
     Returns:
       Inputs ``(count, 25)``, 0 or 1, and one-hot targets ``(count, 10)``.
 
     Raises:
       ValueError: a count, noise or shift outside its range.
+
+    Example:
+      >>> draw(jax.random.key(0), 7, noise=0.05, shift=1).inputs.shape
+      (7, 25)
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")

@@ -1,4 +1,4 @@
-"""uint8 images as floats: kept as uint8, a quarter of the memory, and scaled where they are read."""
+"""Images kept as uint8, a quarter of the memory of float32, and scaled where they are read."""
 
 from typing import Any
 
@@ -58,7 +58,8 @@ def from_uint8(value_and_grad: ValueAndGrad) -> ValueAndGrad:
       >>> from jaxnet import backprop, mlp
       >>> params = mlp.init(jax.random.key(0), (2, 1))
       >>> value_and_grad = from_uint8(backprop.value_and_grad)
-      >>> loss, _ = value_and_grad(params, np.array([[0, 255]], np.uint8), np.ones((1, 1), np.uint8))
+      >>> inputs, targets = np.array([[0, 255]], np.uint8), np.ones((1, 1), np.uint8)
+      >>> loss, _ = value_and_grad(params, inputs, targets)
       >>> loss.shape
       ()
     """
