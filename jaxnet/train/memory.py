@@ -1,11 +1,11 @@
 """An estimate of memory, so that a network that cannot fit is refused before anything is made."""
 
 import itertools
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
+
+from jaxnet import files
 
 __all__ = ["available_bytes", "check_memory", "required_bytes"]
 
@@ -37,25 +37,16 @@ def required_bytes(sizes: Sequence[int], *, rows: int, audited: bool, itemsize: 
 def available_bytes() -> int | None:
     """Returns the memory of JAX's default device, or None where nobody tells.
 
-    Of a CPU it is the machine's, or what the control group of the process may have.
+    Of a CPU it is what is free, or what the control group of the process may have.
 
     Example:
       >>> available_bytes() is None or available_bytes() > 0
       True
     """
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
-    try:
-        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    except (AttributeError, ValueError, OSError):
-        return None
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
-        except (OSError, ValueError):  # no such control group, or no limit
-            continue
-    return min(limits)
+    if device.platform == "cpu":
+        return files.available_memory()
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def check_memory(sizes: Sequence[int], *, rows: int, audited: bool, itemsize: int) -> None:
@@ -76,5 +67,5 @@ def check_memory(sizes: Sequence[int], *, rows: int, audited: bool, itemsize: in
     if available is not None and needed > available:
         raise ValueError(
             f"argument --hidden: a network {'-'.join(map(str, sizes))} needs some "
-            f"{needed / 1e9:,.1f} GB, and this machine has {available / 1e9:,.1f} GB"
+            f"{needed / 1e9:,.1f} GB, and there are {available / 1e9:,.1f} GB"
         )

@@ -21,6 +21,7 @@ __all__ = ["RecordWriter", "Terminal"]
 
 _LINES = 20  # about so many are printed of a run
 _WORST = 24  # mistakes that are kept with their images
+_MOST_CLASSES = 100  # of a confusion matrix that is kept; of 3,000 it would take 27 MB
 
 
 class Terminal:
@@ -215,7 +216,7 @@ class RecordWriter:
             summary["failed_gradient_check"] = {"epoch": end.epochs, **self._last.to_dict()}
         if end.state is not None and end.test is not None:
             checkpoint.save(self._record.path(record.PARAMS), end.state.params)
-            worst = _worst_mistakes(end.test, dataset)
+            worst, confusion = _worst_mistakes(end.test, dataset), end.test.confusion
             record.write_json(self._record.path(record.MISTAKES), worst)
             summary |= {
                 "test_accuracy": end.test.accuracy,
@@ -223,7 +224,7 @@ class RecordWriter:
                 "train_loss": end.train_loss,
                 "test_examples": len(dataset.test.inputs),
                 "image_shape": dataset.image_shape,
-                "confusion": end.test.confusion,
+                "confusion": confusion.tolist() if len(confusion) <= _MOST_CLASSES else None,
             }
         self._record.finish(summary)
         if end.state is not None and self._draw is not None:
