@@ -7,6 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet import text
+
+__all__ = ["Box", "Trace", "Wire", "constant", "show"]
+
 _SMALL = 4  # elements up to which an array is shown in full
 _FEW = 3  # inputs that are named in a table
 
@@ -31,7 +35,7 @@ class Box(NamedTuple):
       name: what it does, as drawn: ``+``, ``*``, ``exp``.
       inputs: names of wires, or constants as text.
       outputs: names of wires.
-      inside: the gates that it is made of, if it can be opened; of a loop, its last turn. Gradients
+      inside: the gates that it is made of, if it can be opened; of a loop, its last step. Gradients
         inside are those of the gates. Where a `jax.custom_vjp` tells another, they need not agree
         with the gradients outside.
     """
@@ -67,14 +71,7 @@ class Trace(NamedTuple):
         return self.results[0] if len(self.results) == 1 else self.results
 
     def __str__(self) -> str:
-        rows = [("wire", "gate", "value", "gradient"), *_rows(self, "", {})]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join(lines)
+        return text.table(("wire", "gate", "value", "gradient"), _rows(self, "", {}))
 
 
 def show(value: Any) -> str:

@@ -1,6 +1,5 @@
-"""The circuit of any function, from the program that JAX makes of it."""
+"""The circuit of any function, from its jaxpr."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxnet import jaxprs, text
 from jaxnet.circuit.graph import Box, Trace, Wire, constant
+
+__all__ = ["trace"]
 
 # What a primitive does, as a slide would write it.
 _SYMBOLS = {
@@ -28,22 +30,28 @@ _SYMBOLS = {
 def trace(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Trace]:
     """Returns a function of ``f``'s arguments that returns the circuit of ``f`` there.
 
-    Each equation of its program (`jax.make_jaxpr`) is a gate, whose part of the chain rule is
-    `jax.vjp` of that equation alone. Functions within (`jax.jit`, `jax.custom_vjp`,
-    `jax.checkpoint`, a branch of `jax.lax.cond`, the last turn of a `jax.lax.scan`) are boxes that
-    can be looked into.
+    Each equation of its jaxpr (`jax.make_jaxpr`) is a gate; its part of the chain rule is `jax.vjp`
+    of that equation alone. Inner functions (`jax.jit`, `jax.custom_vjp`, `jax.checkpoint`, a branch
+    of `jax.lax.cond`, the last step of a `jax.lax.scan`) are boxes that can be opened.
 
     Args:
       f: a function that JAX can trace, with a real scalar result.
-      argnums: which argument to differentiate in, or several, as of `jax.grad`; pytrees of
+      argnums: which argument to differentiate, or several, as in `jax.grad`; pytrees of
         floating-point arrays.
 
-    The function that it returns raises:
-      ValueError: a result that is no scalar, or ``argnums`` out of range.
-      TypeError: a function that JAX cannot trace, a result that is not floating-point, or
-        differentiated arguments that are not.
-      NotImplementedError: an equation that JAX cannot differentiate in reverse, such as
-        `jax.lax.while_loop`.
+    Returns:
+      A function of the arguments that returns a `Trace`. It raises ValueError if the result is not
+      scalar or ``argnums`` is out of range; TypeError if JAX cannot trace ``f``, or if the result
+      or a differentiated argument is not floating-point; NotImplementedError for an equation
+      without a reverse mode, such as `jax.lax.while_loop`.
+
+    Example:
+      >>> print(trace(lambda x, y: x * y)(2.0, 5.0))
+      wire  gate   value  gradient
+      ----  -----  -----  --------
+      x            2      5
+      y            5
+      a     * x y  10     1
     """
 
     def traced(*args: Any) -> Trace:
@@ -54,17 +62,17 @@ def trace(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[.
             number in numbers for number, arg in enumerate(args) for _ in jax.tree.leaves(arg)
         ]
         try:
-            program = jax.make_jaxpr(f)(*args)
+            closed = jax.make_jaxpr(f)(*args)
         except ValueError:  # the function's own, about its arguments
             raise
         except Exception as error:  # a function may raise whatever it likes while it is traced
-            reason = _first_line(error)
+            reason = text.first_line(error)
             raise TypeError(f"f must be a function that JAX can trace, got: {reason}") from error
-        _check(program, leaves, selected, labels)
+        _check(closed, leaves, selected, labels)
         arrays = [jnp.asarray(leaf) for leaf in leaves]
-        seed = jnp.ones_like(program.out_avals[0])
+        seed = jnp.ones_like(closed.out_avals[0])
         fresh = _names(avoid=labels)
-        found = _run(program.jaxpr, program.consts, arrays, selected, [seed], labels, fresh)
+        found = _run(closed.jaxpr, closed.consts, arrays, selected, [seed], labels, fresh)
         gradients = [
             _zeros_if_none(found.wires[name].gradient, array) if is_selected else None
             for name, array, is_selected in zip(labels, arrays, selected, strict=True)
@@ -77,7 +85,7 @@ def trace(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[.
 
 
 class _Flow(NamedTuple):
-    """An equation on its way back: what it was given, and the transpose of its derivative."""
+    """An equation, its operands, and its vector-Jacobian product."""
 
     equation: core.JaxprEqn
     operands: list[Any]
@@ -86,7 +94,7 @@ class _Flow(NamedTuple):
 
 
 def _run(
-    program: core.Jaxpr,
+    jaxpr: core.Jaxpr,
     constants: Sequence[Any],
     arguments: Sequence[Any],
     selected: Sequence[bool],
@@ -94,32 +102,33 @@ def _run(
     labels: Sequence[str],
     fresh: Callable[[], str],
 ) -> Trace:
-    """Returns the circuit of a program: forward through its equations, and back again.
+    """Returns the circuit of a jaxpr: forward through its equations, and back again.
 
     Args:
-      program: of the function.
-      constants: that it closes over.
-      arguments: of it.
-      selected: for each, whether it is differentiated.
+      jaxpr: of the function.
+      constants: values that it closes over.
+      arguments: its arguments.
+      selected: for each argument, whether it is differentiated.
       seeds: gradients in its results; None where there is none.
       labels: the arguments' names.
       fresh: makes names for all other wires.
     """
-    values: dict[core.Var, Any] = dict(zip(program.constvars, constants, strict=True))
+    values: dict[core.Var, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
     name_of: dict[core.Var, str] = {variable: constant(value) for variable, value in values.items()}
-    values |= zip(program.invars, arguments, strict=True)
-    name_of |= zip(program.invars, labels, strict=True)
-    active = {v for v, flag in zip(program.invars, selected, strict=True) if flag and _flows(v)}
+    values |= zip(jaxpr.invars, arguments, strict=True)
+    name_of |= zip(jaxpr.invars, labels, strict=True)
+    invars = zip(jaxpr.invars, selected, strict=True)
+    active = {v for v, flag in invars if flag and jaxprs.is_inexact(v)}
 
     flows = []
-    for equation in program.eqns:
+    for equation in jaxpr.eqns:
         operands = [_read(atom, values) for atom in equation.invars]
         at = [i for i, atom in enumerate(equation.invars) if _is_in(atom, active)]
         results, pull = _step(equation, operands, at)
         values |= zip(equation.outvars, results, strict=True)
         name_of |= {variable: fresh() for variable in equation.outvars}
         if at:
-            active |= {variable for variable in equation.outvars if _flows(variable)}
+            active |= set(filter(jaxprs.is_inexact, equation.outvars))
         flows.append(_Flow(equation, operands, at, pull))
 
     gradients: dict[core.Var, Any] = {}
@@ -128,7 +137,7 @@ def _run(
         known = gradients.get(variable)
         gradients[variable] = gradient if known is None else known + gradient
 
-    for atom, seed in zip(program.outvars, seeds, strict=True):
+    for atom, seed in zip(jaxpr.outvars, seeds, strict=True):
         if seed is not None and _is_in(atom, active):
             add(atom, seed)
     boxes = []
@@ -146,17 +155,17 @@ def _run(
         is_active = [i in at for i in range(len(operands))]
         try:
             inside = _open(equation, operands, is_active, cotangents, sources, fresh)
-        except Exception:  # a rule of its own may stand for what has none: then the box stays shut
+        except Exception:  # a custom rule may stand for what has no gradient: the box stays shut
             inside = None
         boxes.append(Box(_title(equation), sources, outputs, inside))
 
     wires = {
         name: Wire(values[variable], gradients.get(variable))
         for variable, name in name_of.items()
-        if variable not in program.constvars
+        if variable not in jaxpr.constvars
     }
-    outputs = tuple(_name(atom, name_of) for atom in program.outvars)
-    results = tuple(_read(atom, values) for atom in program.outvars)
+    outputs = tuple(_name(atom, name_of) for atom in jaxpr.outvars)
+    results = tuple(_read(atom, values) for atom in jaxpr.outvars)
     return Trace(tuple(labels), outputs, tuple(reversed(boxes)), wires, results, None)
 
 
@@ -169,9 +178,12 @@ def _step(
         given = list(operands)
         for i, operand in zip(active, some, strict=True):
             given[i] = operand
-        return _bind(equation, given)
+        # Wires are looked at after they have been used.
+        kept = {"donated_invars": (False,) * len(given)}
+        donates = "donated_invars" in equation.params
+        return jaxprs.bind(equation, given, **(kept if donates else {}))
 
-    if not active or not any(map(_flows, equation.outvars)):
+    if not active or not any(map(jaxprs.is_inexact, equation.outvars)):
         return call(*(operands[i] for i in active)), None
     results, pull = jax.vjp(call, *(operands[i] for i in active))
 
@@ -179,21 +191,11 @@ def _step(
         try:
             return pull(cotangents)
         except (ValueError, NotImplementedError) as error:
-            reason = _first_line(error)
+            reason = text.first_line(error)
             name = equation.primitive.name
             raise NotImplementedError(f"{name} has no gradient: {reason}") from error
 
     return results, transpose
-
-
-def _bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    bound = equation.primitive.get_bind_params(equation.params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # by JAX's version
-    if "donated_invars" in params:  # wires are looked at after they have been used
-        params = {**params, "donated_invars": (False,) * len(operands)}
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*functions, *operands, **params)
-    return list(results) if equation.primitive.multiple_results else [results]
 
 
 # What is in a box
@@ -212,32 +214,30 @@ def _open(equation, operands, active, cotangents, labels, fresh) -> Trace | None
         found = [
             each for each in params.values() if isinstance(each, core.Jaxpr | core.ClosedJaxpr)
         ]
-        if len(found) != 1 or len(_program(found[0]).invars) != len(operands):
+        if len(found) != 1 or len(_opened(found[0]).invars) != len(operands):
             return None
         inner = found[0]
-    program = _program(inner)
-    return _run(
-        program, getattr(inner, "consts", ()), operands, active, cotangents, _inner(labels), fresh
-    )
+    consts = getattr(inner, "consts", ())
+    return _run(_opened(inner), consts, operands, active, cotangents, _inner(labels), fresh)
 
 
 def _open_scan(equation, operands, active, cotangents, labels, fresh) -> Trace | None:
-    """Returns the last turn of a loop."""
+    """Returns the last step of a loop."""
     params, inner = equation.params, equation.params["jaxpr"]
     length = params["length"]
     if not length:
         return None
-    # How many are carried from turn to turn is seen from the shapes, as versions of JAX keep it in
-    # different places: what is not has an axis more outside of the loop than in its body.
+    # The count of carries follows from the shapes (versions of JAX keep it in different places):
+    # everything that is not carried has one more axis outside the loop than in its body.
     carries = _count_alike(equation.outvars, inner.jaxpr.outvars)
     consts = _count_alike(equation.invars, inner.jaxpr.invars) - carries
     step = core.jaxpr_as_fun(inner)
     fixed, carry = operands[:consts], operands[consts : consts + carries]
     sequences = operands[consts + carries :]
-    turns = range(length - 1, -1, -1) if params["reverse"] else range(length)
-    for turn in turns[:-1]:
-        carry = step(*fixed, *carry, *(each[turn] for each in sequences))[:carries]
-    last = turns[-1]
+    steps = range(length - 1, -1, -1) if params["reverse"] else range(length)
+    for number in steps[:-1]:
+        carry = step(*fixed, *carry, *(each[number] for each in sequences))[:carries]
+    last = steps[-1]
     arguments = [*fixed, *carry, *(each[last] for each in sequences)]
     seeds = [
         *cotangents[:carries],
@@ -248,7 +248,7 @@ def _open_scan(equation, operands, active, cotangents, labels, fresh) -> Trace |
     selected = [
         is_moving and (consts <= i < consts + carries or flag) for i, flag in enumerate(active)
     ]
-    # What is the same every turn keeps its name, with a prime: its gradient is that of one turn.
+    # What is the same in every step keeps its name, with a prime: its gradient is of one step.
     labels = [f"{label}'" if i < consts else fresh() for i, label in enumerate(labels)]
     return _run(inner.jaxpr, inner.consts, arguments, selected, seeds, _inner(labels), fresh)
 
@@ -259,7 +259,7 @@ def _count_alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
 
 
 def _inner(labels: Sequence[str]) -> list[str]:
-    """Returns the wires' names inside a box: those outside, but each once."""
+    """Returns the names of wires inside a box: those outside, made unique with primes."""
     found: list[str] = []
     for label in labels:
         found.append(label if label not in found else f"{label}'")
@@ -268,7 +268,7 @@ def _inner(labels: Sequence[str]) -> list[str]:
     return found
 
 
-def _program(inner: Any) -> core.Jaxpr:
+def _opened(inner: Any) -> core.Jaxpr:
     return getattr(inner, "jaxpr", inner)
 
 
@@ -292,17 +292,8 @@ def _title(equation: core.JaxprEqn) -> str:
 
 def _labels(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
     """Returns a name for each leaf of the arguments, e.g. ``params[0].weight``."""
-    try:
-        parameters = [
-            each.name
-            for each in inspect.signature(f).parameters.values()
-            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        ]
-    except (TypeError, ValueError):
-        parameters = []
     found = []
-    for number, arg in enumerate(args):
-        name = parameters[number] if number < len(parameters) else f"args[{number}]"
+    for name, arg in zip(jaxprs.argument_names(f, len(args)), args, strict=True):
         found += [
             name + jax.tree_util.keystr(path)
             for path, _ in jax.tree_util.tree_leaves_with_path(arg)
@@ -312,12 +303,12 @@ def _labels(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
 
 def _name(atom: Any, name_of: dict[core.Var, str]) -> str:
     if isinstance(atom, core.Literal):
-        return constant(_literal(atom))
+        return constant(jaxprs.literal(atom))
     return name_of[atom]
 
 
 def _names(avoid: Sequence[str]) -> Callable[[], str]:
-    """Returns a function that returns a, b, ..., z, aa, ab, ..., one a call, but for some."""
+    """Returns a function that returns a, b, ..., z, aa, ab, ..., one at each call, except some."""
     count = 0
 
     def fresh() -> str:
@@ -332,32 +323,24 @@ def _names(avoid: Sequence[str]) -> Callable[[], str]:
     return fresh
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 # Values
 
 
 def _read(atom: Any, values: dict[core.Var, Any]) -> Any:
-    return _literal(atom) if isinstance(atom, core.Literal) else values[atom]
-
-
-def _literal(atom: Any) -> jax.Array:
-    return jnp.asarray(atom.val, atom.aval.dtype)
+    if isinstance(atom, core.Literal):
+        return jnp.asarray(jaxprs.literal(atom))
+    return values[atom]
 
 
 def _is_in(atom: Any, variables: set[core.Var]) -> bool:
     return not isinstance(atom, core.Literal) and atom in variables
 
 
-def _flows(variable: Any) -> bool:
-    return jnp.issubdtype(getattr(variable.aval, "dtype", int), jnp.inexact)
-
-
 def _zero_of(variable: Any) -> Any:
     shape = variable.aval.shape
-    return jnp.zeros_like(variable.aval) if _flows(variable) else np.zeros(shape, jax.dtypes.float0)
+    if jaxprs.is_inexact(variable):
+        return jnp.zeros_like(variable.aval)
+    return np.zeros(shape, jax.dtypes.float0)
 
 
 def _zeros_if_none(gradient: Any, array: jax.Array) -> Any:
@@ -375,12 +358,12 @@ def _numbers(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(number % count for number in numbers)
 
 
-def _check(program, leaves, selected, labels) -> None:
-    shapes = [each.shape for each in program.out_avals]
+def _check(closed: core.ClosedJaxpr, leaves, selected, labels) -> None:
+    shapes = [each.shape for each in closed.out_avals]
     if shapes != [()]:
         got = f"shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} results"
         raise ValueError(f"f must return a scalar, got {got}")
-    result: Any = program.out_avals[0]
+    result: Any = closed.out_avals[0]
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"f must return a floating-point scalar, got {result.dtype}")
     for leaf, flag, label in zip(leaves, selected, labels, strict=True):

@@ -1,7 +1,7 @@
 """Checks gradients of any JAX function of any pytree; it knows nothing of networks."""
 
 from jaxnet.gradcheck.audit import check, make_check
-from jaxnet.gradcheck.curves import Convergence, Curve, convergence
+from jaxnet.gradcheck.convergence import Convergence, Curve, convergence
 from jaxnet.gradcheck.differences import (
     default_step,
     finite_difference,

@@ -1,9 +1,8 @@
-"""The argument under audit, taken apart into real arrays with names."""
+"""The differentiated arguments as a list of real arrays with names, and back again."""
 
 import functools
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxnet import jaxprs
+
+__all__ = [
+    "Argument",
+    "Leaf",
+    "Span",
+    "Statics",
+    "check_like",
+    "close",
+    "coordinates",
+    "examine",
+    "itemsize",
+    "partition",
+    "seed_of",
+    "select",
+]
+
 
 class Leaf(NamedTuple):
-    """An array of the argument.
+    """An array among the differentiated arguments.
 
     Attributes:
       path: its name, as in ``params[0].weight``.
@@ -32,7 +48,7 @@ class Leaf(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many real coordinates it has."""
+        """Count of its real coordinates; a complex number has two."""
         return math.prod(self.shape) * (2 if self.is_complex else 1)
 
     def place(self, coordinate: int) -> str:
@@ -45,13 +61,21 @@ class Leaf(NamedTuple):
         return f"{self.path}[{index}]{part}" if index else f"{self.path}{part}"
 
 
+class Span(NamedTuple):
+    """Consecutive real coordinates of a leaf, from ``start`` to before ``stop``."""
+
+    leaf: int
+    start: int
+    stop: int
+
+
 class Argument(NamedTuple):
-    """Which arguments are differentiated, and how they come apart.
+    """The differentiated arguments: which they are, and their structure.
 
     Attributes:
-      argnums: as of `jax.grad`.
-      treedef: of ``args[argnums]``; of the tuple of them if there are several.
-      leaves: the arrays.
+      argnums: as in `jax.grad`.
+      treedef: structure of ``args[argnums]``; of a tuple of them if there are several.
+      leaves: their arrays.
     """
 
     argnums: int | tuple[int, ...]
@@ -60,25 +84,25 @@ class Argument(NamedTuple):
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The arguments' numbers, of a single one too."""
+        """The numbers of the arguments, as a tuple even if there is one."""
         return _as_tuple(self.argnums)
 
     @property
     def dtypes(self) -> str:
-        """The dtypes of the leaves, in words."""
+        """The dtypes of the leaves, e.g. ``"bfloat16 and float32"``."""
         return " and ".join(sorted({str(leaf.dtype) for leaf in self.leaves}))
 
     def split(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
-        """Returns the real leaves and the arguments without them.
+        """Returns the leaves as real arrays, and the other arguments.
 
-        A complex leaf becomes a real one with an axis more: real and imaginary parts.
+        A complex leaf becomes a real array with one more axis: real and imaginary parts.
         """
         leaves = self.treedef.flatten_up_to(select(args, self.argnums))
         rest = tuple(None if i in self.numbers else arg for i, arg in enumerate(args))
         return [_to_real(jnp.asarray(each)) for each in leaves], rest
 
     def join(self, leaves: Sequence[Any], rest: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Returns the arguments whose real leaves are given."""
+        """Returns the arguments, from real leaves and the other arguments: undoes `split`."""
         pairs = zip(self.leaves, leaves, strict=True)
         x = self.treedef.unflatten([_from_real(leaf, array) for leaf, array in pairs])
         parts = x if isinstance(self.argnums, tuple) else (x,)
@@ -88,9 +112,9 @@ class Argument(NamedTuple):
         return tuple(args)
 
     def flatten_gradient(self, gradient: Any) -> list[np.ndarray]:
-        """Returns a gradient's real coordinates, ``(size,)`` float64 a leaf.
+        """Returns a gradient's real coordinates: for each leaf ``(size,)`` float64.
 
-        JAX's gradient in ``x + iy`` is ``df/dx - i df/dy``.
+        JAX's gradient with respect to ``x + iy`` is ``df/dx - i df/dy``.
         """
         leaves = self.treedef.flatten_up_to(gradient)
         flat = []
@@ -101,20 +125,21 @@ class Argument(NamedTuple):
         return flat
 
 
-class Constants(NamedTuple):
-    """What of the arguments is no array, and stays as it is: strings, functions, integers.
+class Statics(NamedTuple):
+    """The leaves of the arguments that are not arrays: strings, functions, integers.
 
-    Equal, and hashable where they are, if a function means the same closed over them.
+    Equality and hash follow these values, so that they can key a cache of compiled functions. Not
+    hashable if one of the values is not.
 
     Attributes:
-      parts: of each argument the structure and the leaves, with their types, as 1 is True
-        otherwise; None for each array, and for an argument that is differentiated.
+      parts: for each argument its structure, and for each leaf its type and value (the type,
+        because ``1 == True``) or None for an array; None for a differentiated argument.
     """
 
     parts: tuple[tuple[Any, tuple[tuple[type, Any] | None, ...]] | None, ...]
 
     def close(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns ``f`` as a function of arrays, and of results that are arrays."""
+        """Returns ``f`` with these values filled in: a function of arrays that returns arrays."""
 
         @functools.wraps(f)
         def closed(*args):
@@ -123,14 +148,48 @@ class Constants(NamedTuple):
         return closed
 
 
-def part(
-    args: tuple[Any, ...], argnums: int | tuple[int, ...]
-) -> tuple[tuple[Any, ...], Constants]:
-    """Returns the arrays of the arguments, and what is left.
+def coordinates(leaf: int, places: Iterable[int]) -> list[Span]:
+    """Returns spans of single coordinates of a leaf.
 
-    A program that is compiled takes arrays only, where `jax.grad` passes on what it does not
-    differentiate: an integer may steer Python's control flow. Python's floats and complex numbers
-    count as arrays: they change from call to call, and a program need not.
+    Example:
+      >>> coordinates(0, [2, 5])
+      [Span(leaf=0, start=2, stop=3), Span(leaf=0, start=5, stop=6)]
+    """
+    return [Span(leaf, int(place), int(place) + 1) for place in places]
+
+
+def itemsize(dtype: Any) -> int:
+    """Returns the bytes of a real number of this dtype, or of a part of a complex one.
+
+    Example:
+      >>> itemsize(np.complex64), itemsize(np.float64)
+      (4, 8)
+    """
+    return jnp.finfo(dtype).dtype.itemsize
+
+
+def partition(
+    args: tuple[Any, ...], argnums: int | tuple[int, ...]
+) -> tuple[tuple[Any, ...], Statics]:
+    """Separates arrays from everything else in the arguments.
+
+    A compiled function takes arrays only, but `jax.grad` passes on anything that is not
+    differentiated: an integer may control Python's flow. Floats and complex numbers of Python count
+    as arrays, so that another value does not compile anew.
+
+    Args:
+      args: all arguments.
+      argnums: the differentiated ones, which are left as they are.
+
+    Returns:
+      The arguments with their arrays alone, and the other values.
+
+    Example:
+      >>> arrays, statics = partition((1.0, 3, 0.5), 0)
+      >>> arrays
+      (1.0, [], [0.5])
+      >>> statics.close(lambda x, n, y: x**n + y)(*arrays)
+      Array(1.5, dtype=float32...)
     """
     numbers = _as_tuple(argnums)
     arrays, parts = [], []
@@ -143,31 +202,49 @@ def part(
         arrays.append([leaf for leaf in leaves if _is_variable(leaf)])
         kept = (None if _is_variable(leaf) else (type(leaf), leaf) for leaf in leaves)
         parts.append((treedef, tuple(kept)))
-    return tuple(arrays), Constants(tuple(parts))
+    return tuple(arrays), Statics(tuple(parts))
 
 
 def close(
     f: Callable[..., Any], args: tuple[Any, ...], argnums: int | tuple[int, ...]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Returns ``f`` closed over what is no array, and the arrays; see `part`."""
-    arrays, constants = part(args, argnums)
-    return constants.close(f), arrays
+    """Returns ``f`` with all values that are not arrays filled in, and the arrays.
+
+    See `partition`.
+    """
+    arrays, statics = partition(args, argnums)
+    return statics.close(f), arrays
 
 
 def select(args: tuple[Any, ...], argnums: int | tuple[int, ...]) -> Any:
-    """Returns ``args[argnums]``, or a tuple of several arguments."""
+    """Returns ``args[argnums]``, or a tuple of several arguments.
+
+    Example:
+      >>> select(("a", "b", "c"), (0, 2))
+      ('a', 'c')
+    """
     if isinstance(argnums, tuple):
         return tuple(args[number] for number in argnums)
     return args[argnums]
 
 
 def examine(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int]) -> Argument:
-    """Returns how the argument comes apart, once it is fit to be differentiated.
+    """Returns the structure of the differentiated arguments, after checking them.
+
+    Args:
+      f: the function, for the names of its arguments.
+      args: all arguments.
+      argnums: as in `jax.grad`, but not negative.
 
     Raises:
-      ValueError: ``argnums`` out of range or twice the same, no leaves, an empty one, or one that
-        is not finite.
-      TypeError: ``argnums`` or a leaf of another kind, or tracers.
+      ValueError: no arguments; ``argnums`` out of range or repeated; a differentiated argument
+        without leaves, or with a leaf that is empty or not finite.
+      TypeError: ``argnums`` that are not integers, a differentiated leaf that is not a
+        floating-point or complex array of 16 bits or more, or tracers.
+
+    Example:
+      >>> [leaf.path for leaf in examine(lambda params, x: 0, ({"w": 1.0, "b": 0.0}, 2), 0).leaves]
+      ["params['b']", "params['w']"]
     """
     numbers = _as_tuple(argnums)
     if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers):
@@ -178,7 +255,7 @@ def examine(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequenc
         raise ValueError(f"argnums must be from 0 to {len(args) - 1}, got {argnums}")
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"argnums must be distinct, got {argnums}")
-    names = _parameter_names(f, len(args))
+    names = jaxprs.argument_names(f, len(args))
     for name, arg in zip(names, args, strict=True):
         _refuse_tracers(name, arg)
     leaves = []
@@ -222,10 +299,14 @@ def check_like(gradient: Any, x: Any, argument: Argument) -> None:
 
 
 def seed_of(key: jax.Array | None) -> tuple[int, ...]:
-    """Returns the numbers of a key of `jax.random`, of either kind; by default of ``key(0)``.
+    """Returns a seed for NumPy from a key of `jax.random`, new or old style, or of ``key(0)``.
 
     Raises:
-      TypeError: what is no key.
+      TypeError: not a key, or a traced one.
+
+    Example:
+      >>> seed_of(jax.random.key(3))
+      (0, 3)
     """
     key = jax.random.key(0) if key is None else key
     _refuse_tracers("key", key)
@@ -238,7 +319,7 @@ def seed_of(key: jax.Array | None) -> tuple[int, ...]:
 def _is_variable(leaf: Any) -> bool:
     if isinstance(leaf, float | complex):
         return True
-    # A scalar of NumPy's steers Python as an integer of Python's does.
+    # NumPy's integer scalars may control Python's flow as its own integers do.
     is_number = hasattr(leaf, "shape") and not isinstance(leaf, np.integer | np.bool_)
     return isinstance(leaf, jax.Array) or (
         is_number and (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_)
@@ -271,7 +352,7 @@ def _examine_leaf(name: str, leaf: Any) -> Leaf:
     try:
         dtype = jnp.result_type(leaf)
     except (TypeError, ValueError) as error:
-        kind = getattr(leaf, "dtype", type(leaf).__name__)  # a longdouble of NumPy's has one
+        kind = getattr(leaf, "dtype", type(leaf).__name__)  # NumPy's longdouble has a dtype
         raise TypeError(f"{name} must be an array, of a dtype of JAX, got {kind}") from error
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
@@ -287,20 +368,6 @@ def _examine_leaf(name: str, leaf: Any) -> Leaf:
         place = found._replace(dtype=np.dtype(np.float64)).place(int(bad[0]))
         raise ValueError(f"{place} must be finite, got {np.ravel(leaf)[bad[0]]}")
     return found
-
-
-def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
-    names = [f"args[{number}]" for number in range(count)]
-    try:
-        parameters = list(inspect.signature(f).parameters.values())
-    except (TypeError, ValueError):  # a builtin, or a callable of another make
-        return names
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    for number, parameter in enumerate(parameters[:count]):
-        if parameter.kind not in positional:
-            break
-        names[number] = parameter.name
-    return names
 
 
 def _as_tuple(argnums: int | Sequence[int]) -> tuple[int, ...]:

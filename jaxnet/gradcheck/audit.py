@@ -1,4 +1,4 @@
-"""The ways into an audit of a gradient."""
+"""The audit of a gradient: `check`, and `make_check` to audit again and again."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,51 +8,74 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.gradcheck import arguments, differences
-from jaxnet.gradcheck.arguments import Argument, Constants
-from jaxnet.gradcheck.reference import Programs, first_line
+from jaxnet import text
+from jaxnet.gradcheck import arguments
+from jaxnet.gradcheck.arguments import Argument, Statics, itemsize
+from jaxnet.gradcheck.differences import check_result
+from jaxnet.gradcheck.measure import Measurement, remember_last
+from jaxnet.gradcheck.point import Compiled
 from jaxnet.gradcheck.report import Report
-from jaxnet.gradcheck.run import Options, Run, Subject, itemsize, project
-from jaxnet.gradcheck.survey import LastSurvey
+from jaxnet.gradcheck.run import Options, Run, Subject, project
+from jaxnet.gradcheck.thresholds import THRESHOLDS
 
-# What gradients are good for, by the bytes of an element: a float32 gradient of a deep network
-# carries rounding errors of 1e-6 to 1e-4 of its norm, one of bfloat16 up to a percent or two.
-_TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-5}
-_KEPT = 4  # programs, for as many settings of the arguments that are no arrays
+__all__ = ["check", "make_check", "make_options"]
 
 
 def make_check(
     f: Callable[..., Any],
     *,
     argnums: int | Sequence[int] = 0,
-    directions: int = 8,
+    directions: int = THRESHOLDS.directions,
     tolerance: float | None = None,
     exhaustive: bool = False,
     control: bool = False,
 ) -> Callable[..., Report]:
     """Returns ``audit(*args, gradient=None, key=None)``: `check` with its options fixed.
 
-    What it compiles is kept, so that it may be called again and again: during training, say. What
-    it measures is kept too, until it is called with other arrays, so that several gradients at one
-    point cost little more than one. ``f`` must mean the same from call to call. It is compiled
-    anew for other arguments that are no arrays: another string, function or integer. Arguments
-    and errors are those of `check`.
+    It keeps what it compiled, so it can be called often, during training for example. It also keeps
+    its measurements until it is called with other arrays: to audit several gradients at one point
+    costs little more than one. ``f`` must not change its meaning between calls. Another value of an
+    argument that is not an array (a string, function or integer) compiles anew.
+
+    Args:
+      f: as in `check`, and so are the options.
+      argnums: which argument to differentiate, or several.
+      directions: random directions in every leaf.
+      tolerance: relative error up to which a leaf passes.
+      exhaustive: whether to compare with differences at every coordinate.
+      control: whether to plant an error in every leaf that passes.
+
+    Returns:
+      A function that audits; it raises what `check` raises.
+
+    Example:
+      >>> audit = make_check(lambda x: jnp.sum(jnp.sin(x)))
+      >>> x = jnp.arange(3.0)
+      >>> audit(x).verdict, audit(x, gradient=-jnp.cos(x)).verdict
+      ('pass', 'fail')
     """
     numbers = tuple(argnums) if isinstance(argnums, Sequence) else argnums
 
-    def surveys_of(constants: Constants) -> LastSurvey:
-        return LastSurvey(Programs(constants.close(f), numbers))
+    def measuring(statics: Statics) -> Callable[..., Measurement]:
+        return remember_last(Compiled(statics.close(f), numbers))
 
-    kept = functools.lru_cache(_KEPT)(surveys_of)
+    kept = functools.lru_cache(THRESHOLDS.kept)(measuring)
 
     def audit(*args: Any, gradient: Any = None, key: jax.Array | None = None) -> Report:
         argument = arguments.examine(f, args, numbers)
-        arrays, constants = arguments.part(args, argument.argnums)
-        differences.check_result(constants.close(f), arrays)
-        options = make_options(argument, directions, tolerance, exhaustive, control, key)
-        surveys = kept if _is_hashable(constants) else surveys_of
-        survey = surveys(constants).at(argument, arrays, options.seed)
-        own = survey.own
+        arrays, statics = arguments.partition(args, argument.argnums)
+        check_result(statics.close(f), arrays)
+        options = make_options(
+            argument,
+            directions=directions,
+            tolerance=tolerance,
+            exhaustive=exhaustive,
+            control=control,
+            key=key,
+        )
+        at = kept(statics) if _is_hashable(statics) else measuring(statics)
+        measured = at(argument, arrays, options.seed)
+        own = measured.own
         if gradient is not None:
             given = _evaluate(gradient, args, argument)
         elif own.error is None:
@@ -61,11 +84,11 @@ def make_check(
             raise own.error
         flat = argument.flatten_gradient(given)
         subject = Subject("gradient", flat, lambda draws, span: project(flat, draws, span))
-        report = Run(survey, subject, options).report()
+        report = Run(measured, subject, options).report()
         if gradient is None:
             return report
         if own.error is not None:
-            note = f"jax.grad has no gradient to compare with: {first_line(own.error)}"
+            note = f"jax.grad has no gradient to compare with: {text.first_line(own.error)}"
             return report._replace(notes=(*report.notes, note))
         leaves = [
             leaf._replace(autodiff_error=_relative(ours - theirs, theirs))
@@ -84,46 +107,53 @@ def check(
     gradient: Any = None,
     argnums: int | Sequence[int] = 0,
     key: jax.Array | None = None,
-    directions: int = 8,
+    directions: int = THRESHOLDS.directions,
     tolerance: float | None = None,
     exhaustive: bool = False,
     control: bool = False,
 ) -> Report:
-    """Audits the gradient of ``f(*args)`` in ``args[argnums]``.
+    """Checks the gradient of ``f(*args)`` with respect to ``args[argnums]``.
 
-    The gradient is computed as its user computes it, in the dtype of the arguments. Its slopes
-    along random directions of every leaf are compared with differences of ``f``, in float64 if
-    ``f`` takes it. Where differences confirm `jax.grad` in float64, the gradient is also compared
-    with that at every coordinate. JAX's configuration is left as it is found.
+    The gradient is the user's, in the dtype of the arguments. Its slopes along random directions of
+    every leaf are compared with finite differences of ``f``, in float64 if ``f`` accepts that.
+    Where the differences confirm `jax.grad` in float64, the gradient is also compared with that at
+    every coordinate. JAX's configuration does not change.
 
     Args:
       f: a function that JAX can trace, with a real scalar result.
-      *args: its arguments; ``args[argnums]`` is a pytree of floating-point or complex arrays. In
-        the others may be anything; what is neither an array nor a float is passed on as it is.
+      *args: its arguments; ``args[argnums]`` is a pytree of floating-point or complex arrays. The
+        others may be anything; values that are neither arrays nor floats are passed on unchanged.
       gradient: the gradient, a pytree like ``args[argnums]``; or a function that is called as
         ``gradient(*args)`` and returns it; or None for ``jax.grad(f, argnums)``.
-      argnums: which argument to differentiate in, or several.
-      key: a key of `jax.random` that draws the directions; ``jax.random.key(0)`` by default.
-      directions: how many random directions in every leaf; while a leaf is undecided, up to eight
-        times as many.
-      tolerance: the error, relative to the norm of a leaf's gradient, up to which it passes; by
+      argnums: which argument to differentiate, or several.
+      key: a key of `jax.random` that draws the directions; by default ``jax.random.key(0)``.
+      directions: count of random directions in every leaf, 1 or more; an undecided leaf gets up to
+        eight times as many.
+      tolerance: error relative to the norm of a leaf's gradient, up to which the leaf passes; by
         default 1e-5 in float64, 1e-3 in float32, 2e-2 in 16 bits.
-      exhaustive: whether to measure every coordinate, and compare the gradient with that instead of
-        `jax.grad`, once directions have confirmed it.
+      exhaustive: whether to measure every coordinate, and to compare the gradient with the
+        differences, once directions have confirmed them, instead of `jax.grad`.
       control: whether to plant in every leaf that passes an error of the smallest size that the
-        audit claims to see, and to see that it does.
+        audit claims to detect, and to check that it does.
 
     Returns:
-      A `Report`. A leaf passes if its error is at most the tolerance, and fails if it is above,
-      both but for a chance of 1e-6; it is inconclusive if the differences cannot tell.
+      A `Report`. A leaf passes if its error is at most the tolerance and fails if it is larger,
+      each with a chance of at most 1e-6 of being wrong; it is inconclusive if the differences
+      cannot tell.
 
     Raises:
       ValueError: a gradient whose structure or shapes differ from those of the argument; a result
         that is no scalar; arguments or a value that are empty or not finite; a tolerance that is
-        not positive, below what the dtype resolves, or 1 or more; ``argnums`` out of range, or
-        twice the same.
-      TypeError: a gradient whose dtypes differ; arguments, options or a result of another kind;
+        not positive, below what the dtype resolves, or 1 or more; ``argnums`` out of range or
+        repeated.
+      TypeError: a gradient whose dtypes differ; arguments, options or a result of another type;
         tracers, as inside of `jax.jit`.
+
+    Example:
+      >>> x = jnp.arange(3.0)
+      >>> report = check(lambda x: jnp.sum(x**2), x, gradient=x)
+      >>> report.verdict, report.leaves[0].diagnosis
+      ('fail', 'a factor of 1/2')
     """
     audit = make_check(
         f,
@@ -138,13 +168,32 @@ def check(
 
 def make_options(
     argument: Argument,
-    directions: int = 8,
+    *,
+    directions: int = THRESHOLDS.directions,
     tolerance: float | None = None,
     exhaustive: bool = False,
     control: bool = False,
     key: jax.Array | None = None,
 ) -> Options:
-    """Returns the options of an audit, once they make sense for the argument's dtypes."""
+    """Checks the options of an audit, and fills in the tolerances of the leaves.
+
+    Args:
+      argument: what is differentiated.
+      directions: as in `check`, and so are the others.
+      tolerance: of all leaves; None for that of their dtypes.
+      exhaustive: as in `check`.
+      control: as in `check`.
+      key: as in `check`.
+
+    Raises:
+      ValueError: a tolerance or a number of directions out of range.
+      TypeError: directions that are not an integer, or not a key.
+
+    Example:
+      >>> args = (jnp.ones(3, jnp.float32),)
+      >>> make_options(arguments.examine(jnp.sum, args, 0)).tolerances
+      (0.001,)
+    """
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     if tolerance is not None and tolerance >= 1:
@@ -154,7 +203,7 @@ def make_options(
     if directions < 1:
         raise ValueError(f"directions must be 1 or more, got {directions}")
     tolerances = tuple(
-        _TOLERANCE[itemsize(leaf.dtype)] if tolerance is None else tolerance
+        THRESHOLDS.tolerance[itemsize(leaf.dtype)] if tolerance is None else tolerance
         for leaf in argument.leaves
     )
     widest = max(argument.leaves, key=lambda leaf: itemsize(leaf.dtype)).dtype

@@ -1,4 +1,4 @@
-"""Finite differences: the derivative of any scalar function of a pytree, from its values alone."""
+"""Finite differences: the gradient of a scalar function of a pytree, from its values alone."""
 
 import functools
 import math
@@ -9,9 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
+from jaxnet import jaxprs, text
 from jaxnet.gradcheck import arguments, changes
+from jaxnet.gradcheck.slopes import quotient
+
+__all__ = [
+    "SCHEMES",
+    "check_argument",
+    "check_result",
+    "default_step",
+    "finite_difference",
+    "finite_difference_at",
+    "make_estimator",
+    "points",
+    "quotient",
+    "sample_coordinates",
+]
 
 SCHEMES = ("central", "forward", "complex-step")
 
@@ -27,6 +42,10 @@ def default_step(dtype: DTypeLike, scheme: str = "central") -> float:
 
     Raises:
       ValueError: an unknown scheme.
+
+    Example:
+      >>> f"{default_step('float64'):.1e}, {default_step('float32', 'forward'):.1e}"
+      '8.7e-06, 6.9e-04'
     """
     _check_scheme(scheme)
     epsilon = float(jnp.finfo(dtype).eps)
@@ -37,6 +56,37 @@ def default_step(dtype: DTypeLike, scheme: str = "central") -> float:
     return 2 * math.sqrt(epsilon)  # least h/2 f'' + 2 eps f / h
 
 
+def points(
+    x: ArrayLike, *, scheme: str = "central", step: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the two points of a difference quotient around each number; for `quotient`.
+
+    May be called under `jax.jit`, `jax.vmap` and `jax.lax.scan`.
+
+    Args:
+      x: floating-point numbers, any shape.
+      scheme: ``"central"``: x + h and x - h; or ``"forward"``: x + h and x.
+      step: h for numbers up to 1 in size, and relative to larger ones; by default `default_step`.
+
+    Returns:
+      The upper and the lower points, like ``x``.
+
+    Raises:
+      ValueError: another scheme.
+
+    Example:
+      >>> above, below = points(4.0, step=2.0**-6)
+      >>> float(above), float(below), float(quotient(above**2, below**2, above, below))
+      (4.0625, 3.9375, 8.0)
+    """
+    if scheme not in ("central", "forward"):
+        raise ValueError(f"scheme must be central or forward, got {scheme!r}")
+    x = jnp.asarray(x)
+    h = default_step(x.dtype, scheme) if step is None else step
+    shift = jnp.asarray(h, x.dtype) * jnp.maximum(jnp.abs(x), 1)
+    return x + shift, x - shift if scheme == "central" else x
+
+
 def finite_difference(
     f: Callable[..., Any],
     *args: Any,
@@ -44,22 +94,22 @@ def finite_difference(
     scheme: str = "central",
     step: float | None = None,
 ) -> Any:
-    """Estimates the gradient of ``f(*args)`` in ``args[argnums]``, all of its coordinates.
+    """Estimates the gradient of ``f(*args)`` with respect to ``args[argnums]``.
 
     Central: ``(f(x + h) - f(x - h)) / 2h``, error O(h^2); forward: ``(f(x + h) - f(x)) / h``, error
-    O(h). The difference is divided by the step that was taken after rounding. What a coordinate
-    does not change is computed once, so that a network's take a fraction of the time of as many
-    calls; see `jaxnet.gradcheck.changes`.
+    O(h). The difference is divided by the distance of the points after rounding. What a coordinate
+    does not change is computed once, so that the differences of a network take a fraction of the
+    time of as many calls; see `jaxnet.gradcheck.changes`.
 
     Complex step: ``imag(f(x + ih)) / h``, error O(h^2) without round-off (Squire and Trapp, SIAM
-    Rev. 40, 1998), as exact as `jax.grad`, for an ``f`` that is holomorphic. ``args[argnums]`` is
-    complex then, in complex64 unless a leaf is float64, and may meet real numbers in ``f`` even
-    under strict dtype promotion.
+    Rev. 40, 1998), as exact as `jax.grad`, for a holomorphic ``f``. Then ``args[argnums]`` becomes
+    complex (complex64 unless a leaf is float64), and ``f`` may mix it with real numbers even under
+    strict dtype promotion.
 
     Args:
       f: a function that JAX can trace and vectorise, with a real scalar result.
       *args: its arguments; ``args[argnums]`` is a pytree of floating-point arrays.
-      argnums: which argument to differentiate in.
+      argnums: which argument to differentiate.
       scheme: ``"central"``, ``"forward"`` or ``"complex-step"``.
       step: h for coordinates up to 1 in size, and relative to larger ones; by default that of
         `default_step`, by the dtype of each leaf.
@@ -69,9 +119,14 @@ def finite_difference(
 
     Raises:
       ValueError: an unknown scheme, a step that is not positive and finite, a result that is not
-        scalar, an ``argnums`` out of range, empty leaves, or coordinates that are not there.
+        scalar, an ``argnums`` out of range, or empty leaves.
       TypeError: leaves or a result that are not real floating-point numbers; under
-        ``"complex-step"`` an ``f`` that refuses complex arguments, or does not look holomorphic.
+        ``"complex-step"`` an ``f`` that refuses complex arguments, or is not holomorphic.
+
+    Example:
+      >>> found = finite_difference(lambda x: jnp.sum(x**2), jnp.array([1.0, 2.0]))
+      >>> bool(jnp.all(jnp.abs(found - jnp.array([2.0, 4.0])) < 1e-3))
+      True
     """
     x = check_argument(args, argnums)
     coordinates = jax.tree.map(lambda leaf: np.arange(np.size(leaf)), x)
@@ -90,16 +145,26 @@ def finite_difference_at(
     """Estimates chosen coordinates of the gradient; see `finite_difference`.
 
     Args:
-      f: as in `finite_difference`, and so are the keywords.
+      f: as in `finite_difference`, and so are the options.
       coordinates: a pytree like ``args[argnums]``: for each leaf ``(k,)`` integers, indices into
-        the leaf as it is when flattened (row by row). `sample_coordinates` draws them.
+        the flattened leaf (row by row). `sample_coordinates` draws them.
       *args: the arguments of ``f``.
+      argnums: which argument to differentiate.
+      scheme: as in `finite_difference`.
+      step: as in `finite_difference`.
 
     Returns:
       A pytree of the same structure: for each leaf ``(k,)`` estimates, of the leaf's dtype.
 
     Raises:
-      As `finite_difference`.
+      ValueError: as `finite_difference`, or coordinates that do not fit their leaf.
+      TypeError: as `finite_difference`.
+
+    Example:
+      >>> x = jnp.array([1.0, 2.0, 3.0])
+      >>> found = finite_difference_at(lambda x: jnp.sum(x**2), np.array([2]), x)
+      >>> found.shape, bool(abs(found[0] - 6) < 1e-2)
+      ((1,), True)
     """
     _check_scheme(scheme)
     if step is not None and not (step > 0 and math.isfinite(step)):
@@ -126,10 +191,14 @@ def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
 
     Raises:
       ValueError: a count below 1.
+
+    Example:
+      >>> sample_coordinates(jax.random.key(0), {"w": jnp.ones((2, 3)), "b": jnp.ones(2)}, 2)
+      {'b': array([0, 1]), 'w': array([...])}
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")
-    # Drawn on the host: on the device, every size of leaf would compile a program of its own.
+    # Drawn on the host: on the device, every size of leaf would compile anew.
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
     def draw(leaf):
@@ -142,8 +211,14 @@ def sample_coordinates(key: jax.Array, x: Any, count: int) -> Any:
 def make_estimator(f: Callable[..., Any], argnums: int, scheme: str) -> Callable[..., Any]:
     """Returns the compiled ``estimate(coordinates, args, step)`` behind `finite_difference_at`.
 
-    Compiled anew for every estimator: a cache by the identity of ``f`` would go on answering for
-    what ``f`` meant when it was first called. ``step`` may be None.
+    It compiles anew for every estimator: a cache by the identity of ``f`` would keep the meaning
+    that ``f`` had at its first call. ``step`` may be None. Nothing is checked.
+
+    Example:
+      >>> estimate = make_estimator(lambda x: x**2, 0, "central")
+      >>> x = jnp.asarray(3.0)
+      >>> bool(abs(estimate(np.array([0]), (x,), None)[0] - 6) < 1e-2)
+      True
     """
     is_complex = scheme == "complex-step"
 
@@ -154,11 +229,15 @@ def make_estimator(f: Callable[..., Any], argnums: int, scheme: str) -> Callable
             evaluate = near(_with_complex(args, argnums) if is_complex else args)
 
             def slope(index, leaf, chosen):
-                h = default_step(leaf.dtype, scheme) if step is None else step
                 here = leaf.ravel()[chosen]
-                shift = jnp.asarray(h, leaf.dtype) * jnp.maximum(jnp.abs(here), 1)
                 values_at = functools.partial(evaluate, index, chosen)
-                estimates, trusted = _SLOPES[scheme](values_at, here, shift)
+                if is_complex:
+                    estimates, trusted = _complex_step(values_at, here, step)
+                else:
+                    # Forward: f(x) is computed like f(x + h), so that both are rounded alike.
+                    ends = points(here, scheme=scheme, step=step)
+                    values, trusted = values_at(jnp.stack(ends, axis=1))
+                    estimates = quotient(values[:, 0], values[:, 1], *ends)
                 return estimates.astype(leaf.dtype), trusted
 
             pairs = zip(leaves, treedef.flatten_up_to(coordinates), strict=True)
@@ -172,27 +251,11 @@ def make_estimator(f: Callable[..., Any], argnums: int, scheme: str) -> Callable
     return changes.guarded(*map(estimator, neighbourhoods))
 
 
-def _central(values_at, here, shift):
-    return _quotient(values_at, here + shift, here - shift)
-
-
-def _forward(values_at, here, shift):
-    # f(x) as f(x + h) is computed, lest the two be rounded in different ways.
-    return _quotient(values_at, here + shift, here)
-
-
-def _quotient(values_at, above, below):
-    values, trusted = values_at(jnp.stack([above, below], axis=1))
-    difference = values[:, 0] - values[:, 1]
-    return difference / (above - below).astype(difference.dtype), trusted
-
-
-def _complex_step(values_at, here, shift):
+def _complex_step(values_at: Callable[..., Any], here: jax.Array, step: Any) -> tuple[Any, Any]:
+    h = default_step(here.dtype, "complex-step") if step is None else step
+    shift = jnp.asarray(h, here.dtype) * jnp.maximum(jnp.abs(here), 1)
     values, trusted = values_at(_complex(here) + 1j * _complex(shift))
     return values.imag / shift.astype(values.imag.dtype), trusted
-
-
-_SLOPES = {"central": _central, "forward": _forward, "complex-step": _complex_step}
 
 
 def _complex(array: Any) -> jax.Array:
@@ -206,7 +269,7 @@ def _with_complex(args: tuple[Any, ...], argnums: int) -> tuple[Any, ...]:
 
 def _mixing(f: Callable[..., Any]) -> Callable[..., Any]:
     def mixing(*args):
-        with jax.numpy_dtype_promotion("standard"):  # what is known stays real
+        with jax.numpy_dtype_promotion("standard"):  # other arguments stay real
             return f(*args)
 
     return mixing
@@ -218,6 +281,10 @@ def check_argument(args: tuple[Any, ...], argnums: int) -> Any:
     Raises:
       ValueError: ``argnums`` out of range, no leaves, or an empty one.
       TypeError: a leaf that is not floating-point.
+
+    Example:
+      >>> check_argument((1.0, 2), 0)
+      1.0
     """
     if not 0 <= argnums < len(args):
         raise ValueError(f"argnums must be from 0 to {len(args) - 1}, got {argnums}")
@@ -239,6 +306,9 @@ def check_result(f: Callable[..., Any], args: tuple[Any, ...]) -> None:
     Raises:
       ValueError: a result that is not one array of no dimensions.
       TypeError: a result that is not floating-point.
+
+    Example:
+      >>> check_result(jnp.sum, (jnp.ones(3),))
     """
     result = jax.eval_shape(lambda *args: f(*args), *args)
     if not isinstance(result, jax.ShapeDtypeStruct):
@@ -253,34 +323,32 @@ def check_result(f: Callable[..., Any], args: tuple[Any, ...]) -> None:
 def _check_holomorphic(f: Callable[..., Any], args: tuple[Any, ...], argnums: int) -> None:
     args = _with_complex(args, argnums)
     try:
-        program = jax.make_jaxpr(_mixing(f))(*args)
+        closed = jax.make_jaxpr(_mixing(f))(*args)
     except (TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = text.first_line(error)
         raise TypeError(
             f"complex-step needs f to accept complex arguments, got: {reason}"
         ) from error
-    (result,) = program.out_avals
+    (result,) = closed.out_avals
     if not jnp.issubdtype(result.dtype, jnp.complexfloating):
         raise TypeError(
             f"complex-step needs f to be holomorphic, got a result of dtype {result.dtype} for "
             "complex arguments"
         )
-    if bent := sorted({"abs", "conj"} & set(_of_complex(program.jaxpr))):
+    if bent := sorted({"abs", "conj"} & set(_of_complex(closed.jaxpr))):
         raise TypeError(
             f"complex-step needs f to be holomorphic, got one with {' and '.join(bent)}"
         )
 
 
 def _of_complex(jaxpr: core.Jaxpr) -> Iterator[str]:
-    """Yields the names of all primitives that are given complex numbers."""
+    """Yields the names of all primitives with a complex operand."""
     for equation in jaxpr.eqns:
         operands: list[Any] = [variable.aval for variable in equation.invars]
         if any(jnp.issubdtype(each.dtype, jnp.complexfloating) for each in operands):
             yield equation.primitive.name
-        for param in jax.tree.leaves(equation.params):
-            inner = getattr(param, "jaxpr", param)
-            if isinstance(inner, core.Jaxpr):
-                yield from _of_complex(inner)
+        for inner in jaxprs.inner_jaxprs(equation):
+            yield from _of_complex(inner)
 
 
 def _check_coordinates(coordinates: Any, x: Any) -> None:

@@ -1,14 +1,15 @@
-"""From slopes to a verdict: how large is the error of a gradient, and how sure is that?
+"""From slopes to a verdict: how large is the error of a gradient, and how certain is that?
 
-Along a direction of independent standard normal numbers z, an error e of a gradient shows as the
-number <e, z>, which is normal with the deviation |e| whatever e is: spread over a million
-coordinates or sitting in one. The sum of k such squares over |e|^2 is chi-squared with k degrees of
-freedom; its quantiles turn k measured numbers into an interval for |e|.
+Let z be a direction of independent standard normal numbers, and e the error of a gradient. Then
+<e, z> is normal with standard deviation |e|, whether e is spread over a million coordinates or sits
+in one. The sum of k such squares, over |e|^2, is chi-squared with k degrees of freedom; its
+quantiles turn k measured numbers into an interval for |e|.
 
-The measured numbers are themselves off. What is systematic may hide an error, and is added to
-what was measured. Round-off does not know the direction, and adding what is independent of it to a
-normal number makes small sizes rarer (Anderson, Proc. Am. Math. Soc. 6, 1955), so that it hides
-none. Either may feign an error, and what both may be at worst is taken off before one is alleged.
+The measured numbers have errors of their own. Systematic errors may hide an error of the gradient,
+so they widen the interval upwards. Round-off is independent of the direction, and adding something
+independent to a normal number makes small sizes rarer (Anderson, Proc. Am. Math. Soc. 6, 1955): it
+hides nothing. Both may look like an error of the gradient, so a bound of both is subtracted before
+a gradient fails.
 """
 
 import math
@@ -17,29 +18,41 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+__all__ = [
+    "FAIL",
+    "INCONCLUSIVE",
+    "PASS",
+    "Evidence",
+    "Interval",
+    "Judgement",
+    "interval",
+    "judge",
+    "norm_of",
+]
+
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 
 
 class Interval(NamedTuple):
-    """Where the norm of an error lies."""
+    """Bounds of the norm of an error."""
 
     low: float
     high: float
 
 
 class Evidence(NamedTuple):
-    """What was measured of one leaf: slopes along k directions, and their error bars.
+    """Measurements of one leaf: slopes along k directions, and bounds of their errors.
 
     Attributes:
-      given: ``(k,)`` slopes according to the gradient under audit.
+      given: ``(k,)`` slopes of the gradient under audit.
       numerical: ``(k,)`` slopes by differences.
-      bars: ``(k,)`` by which the latter may be off.
-      doubts: ``(k,)`` by which they may be off at worst, at least the bars.
-      systematic: ``(k,)`` the part of the bars that may follow the direction.
-      anchor: ``(k,)`` slopes according to `jax.grad` in the precision of the differences, if it
-        exists.
-      distance: norm of the given gradient less the anchor.
-      given_norm: norm of the given gradient; NaN if it is known by its slopes only.
+      bars: ``(k,)`` error bars of ``numerical``: estimated bounds.
+      doubts: ``(k,)`` wider bounds, used before a gradient fails; see `Slopes.doubt`.
+      systematic: ``(k,)`` the part of the bars that may depend on the direction.
+      anchor: ``(k,)`` slopes of the anchor: the gradient of `jax.grad` in the dtype of the
+        differences. None if there is none.
+      distance: norm of the given gradient minus the anchor.
+      given_norm: norm of the given gradient; NaN if only its slopes are known.
       anchor_norm: norm of the anchor.
       exact: whether the directions are the coordinates, all of them.
     """
@@ -62,12 +75,13 @@ class Judgement(NamedTuple):
     Attributes:
       verdict: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
       norm: of the right gradient, as far as it is known.
-      error: estimate of the error.
-      interval: where the error lies, but for the chance of a miss at either end.
-      bar: error of the differences themselves.
-      miss: chance that an error above the tolerance would have looked as small as this.
-      sees: smallest error that would certainly have failed.
-      is_anchored: whether the right gradient is known in full: the differences confirm the anchor.
+      error: estimate of the gradient's error.
+      interval: bounds of the error, each with a chance ``miss`` (see `judge`) of being exceeded.
+      bar: error bar of the differences themselves.
+      miss: probability that an error above the tolerance would have measured as small as this.
+      sees: detection limit: a further error of this size or more would have failed.
+      is_anchored: whether the differences confirm the anchor, so that every coordinate of the right
+        gradient is known.
     """
 
     verdict: str
@@ -81,12 +95,19 @@ class Judgement(NamedTuple):
 
 
 def judge(evidence: Evidence, tolerance: float, miss: float) -> Judgement:
-    """Compares a gradient with the differences, and with the anchor that they confirm.
+    """Compares a gradient with the differences, and with the anchor if they confirm it.
 
     Args:
       evidence: of one leaf.
       tolerance: relative error up to which a gradient is right.
-      miss: chance of a wrong verdict that is accepted.
+      miss: accepted probability of a wrong verdict.
+
+    Example:
+      >>> right, zero = np.array([3.0, 4.0]), np.zeros(2)
+      >>> anchor, bars = (None, math.nan, 10.0, math.nan), (zero, zero, zero)
+      >>> evidence = Evidence(2 * right, right, *bars, *anchor, exact=True)
+      >>> judge(evidence, 1e-3, 1e-7)[:3]
+      ('fail', 5.0, 1.0)
     """
     count = len(evidence.bars)
     residual = evidence.given - evidence.numerical
@@ -98,12 +119,12 @@ def judge(evidence: Evidence, tolerance: float, miss: float) -> Judgement:
         of_anchor = evidence.anchor - evidence.numerical
         around_anchor = interval(of_anchor, evidence, miss)
         is_anchored = around_anchor.high <= tolerance * evidence.anchor_norm
-        # The distance to the anchor is known exactly; the anchor's own error by sampling.
+        # The distance to the anchor is known exactly, the anchor's own error by sampling.
         if math.isfinite(evidence.distance):
             low = max(low, evidence.distance - around_anchor.high)
             high = min(high, evidence.distance + around_anchor.high)
     sampling = 1 if evidence.exact else math.sqrt(count)
-    measured = _norm(evidence.numerical) / sampling
+    measured = norm_of(evidence.numerical) / sampling
     if is_anchored:
         norm = evidence.anchor_norm
     elif math.isnan(norm):
@@ -115,9 +136,9 @@ def judge(evidence: Evidence, tolerance: float, miss: float) -> Judgement:
         verdict = PASS
     else:
         verdict = INCONCLUSIVE
-    # What the error is relative to: the right gradient's norm or, where that is not known and the
-    # given one is of no use, as many slopes of it as were measured of the error.
-    scale, error = norm, _norm(residual) / sampling
+    # Errors are relative to the right gradient's norm; where it is not known and the given gradient
+    # fails, to its estimate from the measured slopes.
+    scale, error = norm, norm_of(residual) / sampling
     if is_anchored and math.isfinite(evidence.distance):
         error = evidence.distance
     elif verdict == FAIL and measured > 0:
@@ -127,7 +148,7 @@ def judge(evidence: Evidence, tolerance: float, miss: float) -> Judgement:
         scale,
         _relative(error, scale),
         Interval(_relative(low, scale), _relative(high, scale)),
-        _relative(_norm(evidence.bars) / sampling, scale),
+        _relative(norm_of(evidence.bars) / sampling, scale),
         _miss(evidence, allowed, around_anchor is not None),
         _relative(_seen(evidence, allowed, miss, around_anchor), norm),
         is_anchored,
@@ -135,15 +156,21 @@ def judge(evidence: Evidence, tolerance: float, miss: float) -> Judgement:
 
 
 def interval(residual: np.ndarray, evidence: Evidence, miss: float) -> Interval:
-    """Returns between what bounds the norm of an error lies that shows as these residuals.
+    """Returns bounds of the norm of an error e, from measured numbers <e, z>.
 
     Args:
-      residual: ``(k,)`` measured numbers <e, z>.
-      evidence: by how much each may be off; and whether they are of all coordinates, so that
-        nothing is left to chance.
-      miss: chance of being outside, at either end.
+      residual: ``(k,)`` measured numbers.
+      evidence: their error bounds, and whether they are all coordinates, so that nothing is left to
+        chance.
+      miss: probability of lying outside, at either end.
+
+    Example:
+      >>> exact = Evidence(*[np.zeros(2)] * 5, None, math.nan, 0.0, math.nan, exact=True)
+      >>> interval(np.array([3.0, 4.0]), exact, 1e-7)
+      Interval(low=5.0, high=5.0)
     """
-    near, far = _norm(np.maximum(np.abs(residual) - evidence.doubts, 0)), _far(residual, evidence)
+    near = norm_of(np.maximum(np.abs(residual) - evidence.doubts, 0))
+    far = _far(residual, evidence)
     if evidence.exact:
         return Interval(near, far)
     low, high = _quantiles(len(residual), miss)
@@ -151,22 +178,22 @@ def interval(residual: np.ndarray, evidence: Evidence, miss: float) -> Interval:
 
 
 def _quantiles(count: int, miss: float) -> Interval:
-    """Returns the bounds of the norm of k normal numbers, but for the chance of a miss."""
+    """Returns bounds of the norm of k standard normal numbers, each exceeded with chance miss."""
     low = math.sqrt(2 * special.gammaincinv(count / 2, miss))
     high = math.sqrt(2 * special.gammainccinv(count / 2, miss))
     return Interval(low, high)
 
 
 def _far(residual: np.ndarray, evidence: Evidence) -> float:
-    """Returns the norm that residuals may have but for what cannot have hidden an error."""
+    """Returns the largest norm of the true residuals: errors that may hide part of them added."""
     allowance = evidence.bars if evidence.exact else evidence.systematic
-    # A value that was not measured at all has no systematic error to speak of, but infinite bars.
+    # Infinite bars mean that nothing was measured, whatever the systematic part.
     allowance = np.where(np.isinf(evidence.bars), np.inf, allowance)
-    return _norm(np.abs(residual) + allowance)
+    return norm_of(np.abs(residual) + allowance)
 
 
 def _miss(evidence: Evidence, allowed: float, anchored: bool) -> float:
-    """Returns the chance that an error above the allowed one would have looked as small as this."""
+    """Returns the chance that an error above the allowed one would have measured as small."""
 
     def chance(residual, error):
         far = _far(residual, evidence)
@@ -184,9 +211,9 @@ def _miss(evidence: Evidence, allowed: float, anchored: bool) -> float:
 
 
 def _seen(evidence: Evidence, allowed: float, miss: float, around: Interval | None) -> float:
-    """Returns the size from which on a further error would certainly have failed."""
+    """Returns the detection limit: the smallest further error that would have failed."""
     residual = np.abs(evidence.given - evidence.numerical)
-    far = _norm(residual + evidence.doubts)
+    far = norm_of(residual + evidence.doubts)
     if evidence.exact:
         sizes = [allowed + far]
     else:
@@ -197,7 +224,13 @@ def _seen(evidence: Evidence, allowed: float, miss: float, around: Interval | No
     return min(sizes)
 
 
-def _norm(array: np.ndarray) -> float:
+def norm_of(array: np.ndarray) -> float:
+    """Returns the Euclidean norm.
+
+    Example:
+      >>> norm_of(np.array([3.0, 4.0]))
+      5.0
+    """
     return float(np.linalg.norm(array))
 
 

@@ -1,9 +1,9 @@
-"""Audits of more than gradients: products with a Jacobian, its transpose, and a Hessian.
+"""Audits of vector-Jacobian, Jacobian-vector and Hessian-vector products.
 
-Each is the slope of a scalar function, so that one audit serves all. Of a function f with any
-outputs, <w, f(x)> is scalar for a fixed random w: its gradient is the vector-Jacobian product with
-w, and its slope along v is <w, Jv>. Of a scalar f, <w, grad f(x)> has the gradient Hw. An error of
-a Jacobian or Hessian shows in its product with one random w, but for chance, as in any other.
+Each is the slope of a scalar function, so one audit serves all. For a function f with any outputs
+and a fixed random w, <w, f(x)> is scalar: its gradient is the vector-Jacobian product w'J, and its
+slope along v is <w, Jv>. For a scalar f, <w, grad f(x)> has the gradient Hw. With probability 1, an
+error of a Jacobian or Hessian changes its product with a random w.
 """
 
 import functools
@@ -14,18 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet import text
 from jaxnet.gradcheck import arguments, audit, differences
-from jaxnet.gradcheck.arguments import Argument
-from jaxnet.gradcheck.reference import Programs, first_line
+from jaxnet.gradcheck.arguments import Argument, Span
+from jaxnet.gradcheck.measure import Measurement
+from jaxnet.gradcheck.point import Compiled
 from jaxnet.gradcheck.report import Report
 from jaxnet.gradcheck.run import Run, Subject
-from jaxnet.gradcheck.survey import Survey
+from jaxnet.gradcheck.thresholds import THRESHOLDS
 
-_COTANGENT, _TANGENT = 2**30, 2**30 + 1  # what a seed is for
+__all__ = ["check_hvp", "check_jvp", "check_vjp"]
 
-# Forward and reverse mode round at different places, to the dtypes on the way: they agree to the
-# tolerance, or to so many spacings of the narrowest of them.
-_SPACINGS = 4.0
+_COTANGENT, _TANGENT = 2**30, 2**30 + 1  # appended to the seed: beyond the number of a direction
 
 
 def check_vjp(
@@ -36,25 +36,30 @@ def check_vjp(
     key: jax.Array | None = None,
     **options: Any,
 ) -> Report:
-    """Audits the product of a random cotangent with the Jacobian of ``f``.
+    """Checks the product of a random cotangent with the Jacobian of ``f``.
 
-    The note says how well forward mode agrees, as <w, Jv> is <w'J, v>; or that there is none.
+    A note in the report says how well forward mode agrees (<w, Jv> equals <w'J, v>), or that there
+    is none.
 
     Args:
       f: a function that JAX can trace, with a pytree of floating-point or complex arrays as result.
       *args: its arguments.
       vjp: called as ``vjp(*args, cotangent)``, with a cotangent like the result, and returns a
         pytree like ``args[argnums]``; or None for `jax.vjp`.
-      argnums: which argument to differentiate in, or several.
-      key: draws cotangent and directions; ``jax.random.key(0)`` by default.
-      **options: ``directions``, ``tolerance``, ``exhaustive`` and ``control`` as of `check`.
+      argnums: which argument to differentiate, or several.
+      key: draws cotangent and directions; by default ``jax.random.key(0)``.
+      **options: ``directions``, ``tolerance``, ``exhaustive`` and ``control``, as in `check`.
 
     Returns:
-      A `Report`, as of `check`.
+      A `Report`, as from `check`.
 
     Raises:
-      TypeError: results that are not floating-point or complex arrays.
-      ValueError: as of `check`.
+      TypeError: as `check`, or results that are not floating-point or complex arrays.
+      ValueError: as `check`.
+
+    Example:
+      >>> check_vjp(jnp.sin, jnp.arange(3.0), vjp=lambda x, w: (w * jnp.cos(x))).verdict
+      'pass'
     """
     argument = arguments.examine(f, args, argnums)
     closed, arrays = arguments.close(f, args, argument.argnums)
@@ -76,24 +81,29 @@ def check_jvp(
     key: jax.Array | None = None,
     **options: Any,
 ) -> Report:
-    """Audits the product of the Jacobian of ``f`` with tangents.
+    """Checks the product of the Jacobian of ``f`` with tangents.
 
     Args:
-      f: as of `check_vjp`, and so are the others.
-      *args: arguments of ``f``.
+      f: as in `check_vjp`.
+      *args: its arguments.
       jvp: called as ``jvp(*args, tangent)``, with a tangent like ``args[argnums]``, and returns a
         pytree like the result; or None for `jax.jvp`.
-      argnums: which argument to differentiate in, or several.
-      key: draws a cotangent and directions.
-      **options: as of `check_vjp`.
+      argnums: which argument to differentiate, or several.
+      key: draws a cotangent and directions; by default ``jax.random.key(0)``.
+      **options: as in `check_vjp`.
 
     Returns:
-      A `Report`; an error is relative to the Jacobian's product with the cotangent. A function
-      without a forward mode, for it has a `jax.custom_vjp` say, is inconclusive, and the note
-      says why; such a report has no leaves.
+      A `Report`; errors are relative to the Jacobian's product with the cotangent. If ``f`` has no
+      forward mode (because of a `jax.custom_vjp`, for example), the report is inconclusive, has no
+      leaves, and a note says why.
 
     Raises:
-      As `check_vjp`.
+      TypeError: as `check_vjp`.
+      ValueError: as `check_vjp`, or products that do not have the form of the result.
+
+    Example:
+      >>> check_jvp(jnp.sin, jnp.arange(3.0), jvp=lambda x, v: v * jnp.sin(x)).verdict
+      'fail'
     """
     argument = arguments.examine(f, args, argnums)
     settings = audit.make_options(argument, key=key, **options)
@@ -119,8 +129,9 @@ def check_jvp(
         return Report((), max(settings.tolerances), dtype, "nothing", "jvp", (note,))
     _check_outputs(outputs, jax.eval_shape(lambda *args: closed(*args), *arrays))
     weighted = _weigh(closed, cotangent)
-    survey = Survey(Programs(weighted, argument.argnums), argument, arrays, settings.seed)
-    return Run(survey, Subject("jvp", None, slope), settings).report()
+    compiled_f = Compiled(weighted, argument.argnums)
+    measured = Measurement(compiled_f, argument, arrays, settings.seed)
+    return Run(measured, Subject("jvp", None, slope), settings).report()
 
 
 def check_hvp(
@@ -131,25 +142,30 @@ def check_hvp(
     key: jax.Array | None = None,
     **options: Any,
 ) -> Report:
-    """Audits the product of the Hessian of a scalar ``f`` with a random vector.
+    """Checks the product of the Hessian of a scalar ``f`` with a random vector.
 
-    The differences are of ``jax.grad(f)``; audit that first.
+    The differences are of ``jax.grad(f)``; check that first.
 
     Args:
-      f: as of `check`, and twice differentiable.
+      f: as in `check`, and twice differentiable.
       *args: its arguments, real.
       hvp: called as ``hvp(*args, vector)``, with a vector like ``args[argnums]``, and returns a
         pytree like it; or None for the derivative of ``jax.grad(f)``, forward over reverse.
-      argnums: which argument to differentiate in, or several.
-      key: draws the vector and directions.
-      **options: as of `check_vjp`.
+      argnums: which argument to differentiate, or several.
+      key: draws the vector and directions; by default ``jax.random.key(0)``.
+      **options: as in `check_vjp`.
 
     Returns:
-      A `Report`, as of `check`.
+      A `Report`, as from `check`.
 
     Raises:
-      TypeError: complex arguments, or what `check` refuses.
-      ValueError: as of `check`.
+      TypeError: as `check`, or complex arguments.
+      ValueError: as `check`.
+
+    Example:
+      >>> f, x = (lambda x: jnp.sum(x**3)), jnp.arange(1.0, 4.0)
+      >>> check_hvp(f, x, hvp=lambda x, v: 6 * x * v).verdict
+      'pass'
     """
     argument = arguments.examine(f, args, argnums)
     closed, arrays = arguments.close(f, args, argument.argnums)
@@ -165,7 +181,7 @@ def check_hvp(
     else:
         try:
             product = _forward(gradient, argument, *arrays, vector)
-        except Exception:  # whatever there is no forward mode for: reverse over reverse
+        except Exception:  # without a forward mode, f may raise anything: reverse over reverse
             product = jax.grad(weighted, argument.argnums)(*arrays)
     report = audit.check(weighted, *arrays, gradient=product, argnums=argnums, key=key, **options)
     return report._replace(subject="hvp")
@@ -180,7 +196,7 @@ def _weigh(f: Callable[..., Any], cotangent: Any) -> Callable[..., Any]:
 
 
 def _weighted(outputs: Any, cotangent: Any) -> jax.Array:
-    """Returns <w, y>, the sum of real parts where they are complex."""
+    """Returns <w, y>; of complex products, the sum of the real parts."""
     total: Any = None
     pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(cotangent), strict=True)
     for output, weight in pairs:
@@ -190,7 +206,7 @@ def _weighted(outputs: Any, cotangent: Any) -> jax.Array:
 
 
 def _cotangent(f: Callable[..., Any], args: tuple[Any, ...], key: jax.Array | None) -> Any:
-    """Draws weights for the outputs, normally distributed."""
+    """Draws a cotangent: standard normal numbers like the outputs."""
     outputs = jax.eval_shape(lambda *args: f(*args), *args)
     found = jax.tree_util.tree_leaves_with_path(outputs)
     if not found:
@@ -212,8 +228,8 @@ def _cotangent(f: Callable[..., Any], args: tuple[Any, ...], key: jax.Array | No
     return jax.tree.map(draw, outputs)
 
 
-def _tangent(argument: Argument, draws: Any, span: Any) -> Any:
-    """Returns a span of a direction as a pytree like the argument; zero without one."""
+def _tangent(argument: Argument, draws: Any, span: Span | None) -> Any:
+    """Returns a pytree like the argument: a direction within a span, else zero."""
     arrays = []
     for index, leaf in enumerate(argument.leaves):
         flat = np.zeros(leaf.size)
@@ -243,7 +259,7 @@ def _forward(f: Callable[..., Any], argument: Argument, *args: Any) -> Any:
 
 
 def _identity(f, args, argument, cotangent, gradient, tolerance, key) -> str:
-    """Compares reverse with forward mode, and returns the outcome in words."""
+    """Returns a note on whether forward and reverse mode agree."""
     flat = argument.flatten_gradient(gradient)
     generator = np.random.default_rng((*arguments.seed_of(key), _TANGENT))
     draws = [generator.standard_normal(leaf.size).astype(np.float32) for leaf in argument.leaves]
@@ -264,7 +280,7 @@ def _identity(f, args, argument, cotangent, gradient, tolerance, key) -> str:
     error = abs(forward - reverse) / norm if norm else abs(forward - reverse)
     rounded = [leaf.dtype for leaf in (*argument.leaves, *jax.tree.leaves(cotangent))]
     spacing = max(float(jnp.finfo(dtype).eps) for dtype in rounded)
-    agrees = "agree" if error <= max(tolerance, _SPACINGS * spacing) else "DISAGREE"
+    agrees = "agree" if error <= max(tolerance, THRESHOLDS.mode_spacings * spacing) else "DISAGREE"
     return f"forward and reverse mode {agrees}: <w, Jv> and <w'J, v> differ by {error:.1e}"
 
 
@@ -283,4 +299,4 @@ def _why(error: Exception) -> str:
     """Returns why there is no forward mode."""
     if "custom_vjp" in str(error):
         return "it has a jax.custom_vjp, which defines reverse mode only"
-    return first_line(error)
+    return text.first_line(error)

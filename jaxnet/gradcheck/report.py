@@ -1,27 +1,30 @@
-"""What an audit found, to be read, kept or raised."""
+"""The result of an audit: a table, JSON, or an error."""
 
 import json
 import math
 from typing import Any, NamedTuple
 
+from jaxnet import text
+from jaxnet.gradcheck.explain import Location
 from jaxnet.gradcheck.judgement import FAIL, INCONCLUSIVE, PASS, Interval
-from jaxnet.gradcheck.location import Location
+from jaxnet.gradcheck.thresholds import THRESHOLDS
+
+__all__ = ["GradientError", "LeafReport", "Report", "Slope"]
 
 
 class GradientError(AssertionError):
-    """A gradient that did not pass; the first line of the message names the leaf, the rest
-    is the report."""
+    """A gradient did not pass. The message's first line names the leaf; the report follows."""
 
 
 class Slope(NamedTuple):
-    """The gradient along one direction of a leaf, divided by the direction's scale.
+    """The slope along one direction of a leaf, by the gradient and by differences.
 
     Attributes:
-      given: according to the gradient under audit.
-      numerical: according to differences.
-      truncation: by which the curve within the step may have shifted the latter.
-      round_off: by which the last digits of the values may have.
-      step: the finest used, relative to the leaf's scale.
+      given: of the gradient under audit.
+      numerical: by differences.
+      truncation: bound of the error of ``numerical`` from the curve within the step.
+      round_off: bound of its error from rounding in the function's values.
+      step: the finest step used, relative to the leaf's scale.
     """
 
     given: float
@@ -32,26 +35,26 @@ class Slope(NamedTuple):
 
 
 class LeafReport(NamedTuple):
-    """What was found in one leaf. Errors are relative to ``norm``.
+    """The verdict on one leaf of the gradient. Errors are relative to ``norm``.
 
     Attributes:
       path: of the leaf, e.g. ``params[0].weight``.
       shape: of the leaf.
       dtype: of the leaf.
-      verdict: ``"pass"``, ``"fail"``, or ``"inconclusive"`` where differences are too coarse.
-      tolerance: relative error up to which it passes.
+      verdict: ``"pass"``, ``"fail"``, or ``"inconclusive"`` where the differences cannot tell.
+      tolerance: relative error up to which the leaf passes.
       norm: of the right gradient in this leaf, as far as it is known.
-      error: estimate of the error of the gradient.
-      interval: where it lies, but for a chance of one in a million at either end.
-      bar: by how much the differences themselves may be off.
-      miss: chance that an error above the tolerance would have looked as small as this one; NaN
-        where the gradient is zero, and has no relative error.
-      sees: smallest further error that would certainly have failed.
-      autodiff_error: of the given gradient against `jax.grad`, at every coordinate; None if no
+      error: estimate of the gradient's error.
+      interval: bounds of the error, each exceeded with a chance of one in a million.
+      bar: error bar of the differences themselves.
+      miss: probability that an error above the tolerance would have measured as small as this one;
+        NaN where the gradient is zero and has no relative error.
+      sees: detection limit: a further error of this size or more would have failed.
+      autodiff_error: error of the given gradient against `jax.grad`, all coordinates; None if no
         gradient was given.
-      diagnosis: the likely cause of what is not right, or what there is to know; may be empty.
-      location: which coordinates are off; None if none are, or if it was not searched.
-      control: whether a planted error of the size ``sees`` was seen; None if none was planted.
+      diagnosis: likely cause of an error, or another remark; may be empty.
+      location: which coordinates are wrong; None if none are, or if they were not searched.
+      control: whether a planted error of the size ``sees`` was detected; None if none was planted.
       slopes: what was measured.
     """
 
@@ -77,12 +80,12 @@ class Report(NamedTuple):
     """The verdict on a gradient; ``str(report)`` is a table.
 
     Attributes:
-      leaves: a `LeafReport` each.
-      tolerance: the largest of its leaves'.
-      dtype: in which the gradient was computed, or several: ``"bfloat16 and float32"``.
-      reference: in which the differences were taken.
+      leaves: a `LeafReport` for each array of the gradient.
+      tolerance: the largest tolerance of a leaf.
+      dtype: dtypes of the gradient, e.g. ``"bfloat16 and float32"``.
+      reference: dtype in which the differences were taken.
       subject: what was audited: ``"gradient"``, ``"vjp"``, ``"jvp"`` or ``"hvp"``.
-      notes: what concerns all leaves.
+      notes: remarks on all leaves.
     """
 
     leaves: tuple[LeafReport, ...]
@@ -125,15 +128,8 @@ class Report(NamedTuple):
             for row, leaf in zip(rows, self.leaves, strict=True):
                 error = leaf.autodiff_error
                 row.insert(5, "-" if error is None else f"{error:.1e}")
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *rows)
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        for leaf in self.leaves:
-            lines += _findings(leaf)
-        return "\n".join([*lines, *self._summary()])
+        findings = [line for leaf in self.leaves for line in _findings(leaf)]
+        return "\n".join([text.table(header, rows), *findings, *self._summary()])
 
     def _summary(self) -> list[str]:
         line = f"{self.verdict}: {self.subject} in {self.dtype}, differences in {self.reference}, "
@@ -146,18 +142,22 @@ class Report(NamedTuple):
         return [line, *self.notes]
 
     def to_json(self) -> str:
-        """Returns all of the report as JSON."""
+        """Returns the whole report as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of the report as plain values, for a larger JSON record.
+        """Returns the whole report as values that JSON can hold, for a larger record.
 
         JSON has no NaN and no infinity: they become the strings ``"nan"`` and ``"inf"``.
         """
-        return {"verdict": self.verdict, **_plain(self)}
+        return {"verdict": self.verdict, **text.plain(self)}
 
     def raise_if_failed(self) -> None:
-        """Raises `GradientError` unless the verdict is ``"pass"``."""
+        """Raises unless the verdict is ``"pass"``.
+
+        Raises:
+          GradientError: a verdict of ``"fail"`` or ``"inconclusive"``.
+        """
         if self.verdict == PASS:
             return
         if not self.leaves:
@@ -183,14 +183,5 @@ def _findings(leaf: LeafReport) -> list[str]:
 
 
 def _chance(miss: float) -> str:
-    return "less than 1e-12" if miss < 1e-12 else f"{miss:.0e}"
-
-
-def _plain(value: Any) -> Any:
-    if fields := getattr(value, "_fields", ()):
-        return {name: _plain(each) for name, each in zip(fields, value, strict=True)}
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    least = THRESHOLDS.least_chance
+    return f"less than {least:.0e}" if miss < least else f"{miss:.0e}"

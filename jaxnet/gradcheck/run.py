@@ -1,12 +1,13 @@
-"""One audit: measures the leaves of a gradient until each is decided, or cannot be."""
+"""One audit: measures every leaf of a gradient until it is decided, or cannot be."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.gradcheck import diagnosis, location
+from jaxnet.gradcheck import explain
+from jaxnet.gradcheck.arguments import Span, coordinates, itemsize
 from jaxnet.gradcheck.judgement import (
     FAIL,
     INCONCLUSIVE,
@@ -15,25 +16,26 @@ from jaxnet.gradcheck.judgement import (
     Judgement,
     interval,
     judge,
+    norm_of,
 )
-from jaxnet.gradcheck.reference import Span, coordinates
+from jaxnet.gradcheck.measure import Measurement
 from jaxnet.gradcheck.report import LeafReport, Report, Slope
 from jaxnet.gradcheck.slopes import Slopes
-from jaxnet.gradcheck.survey import Survey
+from jaxnet.gradcheck.thresholds import THRESHOLDS
 
-_MOST_DIRECTIONS = 8  # times those asked for, while a leaf is undecided: four looks at it
-# Chance of a wrong verdict at one look, by either of two intervals; 1e-6 for a leaf in all.
-MISS = 1e-6 / 8
-
-# JAX's own gradient differs by so much between its dtype and float64, relative to the norm, where
-# rounding still explains it; more is a fault, whatever makes it. By the bytes of an element.
-_ROUNDING = {2: 0.5, 4: 0.05, 8: 0.0}
-_SEARCHED = 3  # failing leaves that are searched by differences, the worst
-_TABULATED = 4096  # coordinates up to which a failing leaf is measured in full
+__all__ = ["Options", "Run", "Subject", "project"]
 
 
 class Options(NamedTuple):
-    """How an audit is made; see `check`."""
+    """How to audit; see `check`.
+
+    Attributes:
+      directions: random directions in every leaf.
+      tolerances: relative error up to which each leaf passes.
+      exhaustive: whether to compare with differences at every coordinate.
+      control: whether to plant errors in the leaves that pass.
+      seed: draws the directions.
+    """
 
     directions: int
     tolerances: tuple[float, ...]
@@ -46,9 +48,9 @@ class Subject(NamedTuple):
     """The derivative under audit.
 
     Attributes:
-      name: what it is, for the report.
-      flat: the gradient in full; None if it is only known as a function that gives slopes.
-      slope: returns the slope along a span of a direction.
+      name: ``"gradient"``, ``"vjp"`` and so on, for the report.
+      flat: for each leaf ``(size,)`` its coordinates; None if only slopes are known.
+      slope: returns its slope along a span of a direction.
     """
 
     name: str
@@ -57,24 +59,31 @@ class Subject(NamedTuple):
 
 
 class Run:
-    """One audit: a gradient against a survey."""
+    """One audit: compares a derivative with measured slopes; `report` does the work."""
 
-    def __init__(self, survey: Survey, subject: Subject, options: Options):
-        """Gets everything ready; `report` does the work."""
-        self._survey, self._subject, self._options = survey, subject, options
-        self._argument, self._reference = survey.argument, survey.reference
-        own = survey.own.gradient
+    def __init__(self, measured: Measurement, subject: Subject, options: Options):
+        """Takes what to compare.
+
+        Args:
+          measured: the function near the point.
+          subject: the derivative under audit.
+          options: how to audit.
+        """
+        self._measured, self._subject, self._options = measured, subject, options
+        self._argument = measured.argument
+        own = measured.own.gradient
         self._own = None if own is None else self._argument.flatten_gradient(own)
         self._exact = [leaf.size <= options.directions for leaf in self._argument.leaves]
-        self._anchor = self._tables() if options.exhaustive else self._reference.gradient
-        # Slopes of each leaf by the gradient and by the anchor, along the directions measured.
+        # The anchor is a gradient that differences can confirm at every coordinate.
+        self._anchor = self._tables() if options.exhaustive else measured.gradient
+        # For each leaf, the slopes of the gradient and of the anchor along the measured directions.
         self._predicted: list[list[tuple[float, float]]] = [[] for _ in self._argument.leaves]
 
     def report(self) -> Report:
-        """Measures until every leaf is decided, or cannot be, and reports."""
+        """Measures until every leaf is decided, or cannot be, and returns the report."""
         leaves = range(len(self._argument.leaves))
         undecided, rounds = list(leaves), 1
-        while undecided and rounds <= _MOST_DIRECTIONS:
+        while undecided and rounds <= THRESHOLDS.most_directions:
             self._measure(undecided, rounds * self._options.directions)
             undecided = [leaf for leaf in undecided if self._is_worth_more(leaf)]
             rounds *= 2
@@ -83,11 +92,11 @@ class Run:
             (leaf for leaf, (judged, _) in enumerate(found) if judged.verdict == FAIL),
             key=lambda leaf: -np.nan_to_num(found[leaf][0].error, nan=np.inf),
         )
-        searched = set(failing[:_SEARCHED])
+        searched = set(failing[: THRESHOLDS.searched_leaves])
         reports = [self._describe(leaf, *found[leaf], leaf in searched) for leaf in leaves]
-        notes = (self._reference.note,) if self._reference.note else ()
+        notes = (self._measured.note,) if self._measured.note else ()
         dtype = self._argument.dtypes
-        reference = "float64" if self._reference.precise else dtype
+        reference = "float64" if self._measured.precise else dtype
         return Report(
             tuple(reports),
             max(self._options.tolerances),
@@ -100,30 +109,30 @@ class Run:
     # Measuring
 
     def _tables(self) -> list[np.ndarray]:
-        """Returns the gradient by differences at every coordinate, in the place of `jax.grad`'s."""
+        """Returns the gradient by differences at every coordinate, to use instead of `jax.grad`."""
         found = []
         for leaf, is_exact in enumerate(self._exact):
             if is_exact:
-                found.append(self._survey.tabulate(leaf).value)
+                found.append(self._measured.tabulate(leaf).value)
                 continue
-            values, round_off = self._survey.table(leaf)
-            is_noise = _norm(values) <= _norm(round_off)
+            values, round_off = self._measured.table(leaf)
+            is_noise = norm_of(values) <= norm_of(round_off)
             found.append(np.zeros_like(values) if is_noise else values)
         return found
 
     def _measure(self, leaves: Sequence[int], directions: int) -> None:
-        """Brings leaves to so many directions, or all of their coordinates."""
-        ones = self._reference.ones()
+        """Measures leaves along further directions, until each has so many, or all coordinates."""
+        ones = self._measured.ones()
         for leaf in leaves:
             if self._exact[leaf] and not self._predicted[leaf]:
                 self._predict(leaf, ones, self._coordinates(leaf))
         sampled = [leaf for leaf in leaves if not self._exact[leaf]]
-        self._survey.measure(sampled, directions)
+        self._measured.measure(sampled, directions)
         for number in range(directions):
             some = [leaf for leaf in sampled if len(self._predicted[leaf]) == number]
-            draws = self._survey.draw(number) if some else []
+            draws = self._measured.draw(number) if some else []
             for leaf in some:
-                self._predict(leaf, draws, [self._survey.whole(leaf)])
+                self._predict(leaf, draws, [self._measured.whole(leaf)])
 
     def _predict(self, leaf: int, draws: list[np.ndarray], spans: Sequence[Span]) -> None:
         for span in spans:
@@ -138,8 +147,8 @@ class Run:
     def _slopes(self, leaf: int) -> tuple[Slopes, np.ndarray, np.ndarray]:
         given, anchor = np.array(self._predicted[leaf]).T
         if self._exact[leaf]:
-            return self._survey.tabulate(leaf), given, anchor
-        return self._survey.along(leaf, len(given)), given, anchor
+            return self._measured.tabulate(leaf), given, anchor
+        return self._measured.along(leaf, len(given)), given, anchor
 
     def _evidence(self, leaf: int) -> Evidence:
         found, given, anchor = self._slopes(leaf)
@@ -152,9 +161,9 @@ class Run:
             doubts=found.doubt + found.jump,
             systematic=found.systematic,
             anchor=None if whole is None else anchor,
-            distance=np.nan if flat is None or whole is None else _norm(flat - whole),
-            given_norm=np.nan if flat is None else _norm(flat),
-            anchor_norm=np.nan if whole is None else _norm(whole),
+            distance=np.nan if flat is None or whole is None else norm_of(flat - whole),
+            given_norm=np.nan if flat is None else norm_of(flat),
+            anchor_norm=np.nan if whole is None else norm_of(whole),
             exact=self._exact[leaf],
         )
 
@@ -162,33 +171,33 @@ class Run:
         return self._options.tolerances[leaf]
 
     def _judge(self, leaf: int) -> Judgement:
-        return judge(self._evidence(leaf), self._tolerance(leaf), MISS)
+        return judge(self._evidence(leaf), self._tolerance(leaf), THRESHOLDS.miss)
 
     def _is_worth_more(self, leaf: int) -> bool:
-        """Whether a leaf is undecided, and more directions, not better ones, would decide it."""
+        """Returns whether a leaf is undecided and more directions could decide it."""
         if self._exact[leaf] or self._conclude(leaf)[0].verdict != INCONCLUSIVE:
             return False
-        # They bring both ends of the interval to the estimate, and no further.
+        # More directions shrink the interval, but not the systematic error.
         judged, evidence = self._judge(leaf), self._evidence(leaf)
         residual = np.abs(evidence.given - evidence.numerical)
         allowed, count = self._tolerance(leaf) * judged.norm, np.sqrt(len(residual))
-        if _norm(np.maximum(residual - evidence.doubts, 0)) / count > allowed:
+        if norm_of(np.maximum(residual - evidence.doubts, 0)) / count > allowed:
             return True
         if judged.is_anchored or evidence.anchor is not None:
             residual = np.abs(evidence.anchor - evidence.numerical)
             allowed -= evidence.distance if np.isfinite(evidence.distance) else 0.0
-        return bool(_norm(residual + evidence.systematic) / count < allowed)
+        return bool(norm_of(residual + evidence.systematic) / count < allowed)
 
     def _conclude(self, leaf: int) -> tuple[Judgement, str]:
-        """Returns the judgement with what numbers alone do not say, and that in words."""
+        """Returns the judgement after special cases (NaN, zero, rounding, kinks), and why."""
         judged, evidence = self._judge(leaf), self._evidence(leaf)
         name = self._argument.leaves[leaf]
         if self._subject.flat is not None and not np.isfinite(self._subject.flat[leaf]).all():
-            cause = diagnosis.of_values(self._subject.flat[leaf], name)
+            cause = explain.of_values(self._subject.flat[leaf], name)
             return judged._replace(verdict=FAIL, error=np.nan), cause
         jump = float(np.max(self._slopes(leaf)[0].jump))
         if self._is_zero(leaf, evidence):
-            exact = evidence.given_norm == 0 == _norm(evidence.numerical)
+            exact = evidence.given_norm == 0 == norm_of(evidence.numerical)
             cause = (
                 "zero: f is constant around it, to its last digit"
                 if exact
@@ -198,18 +207,18 @@ class Run:
         if judged.verdict == FAIL and self._is_rounding(leaf, evidence):
             cause = f"right in float64; rounding in {name.dtype} exceeds the tolerance"
             return judged._replace(verdict=INCONCLUSIVE), cause
-        if judged.verdict == FAIL and self._reference.is_unstable:
+        if judged.verdict == FAIL and self._measured.is_unstable:
             cause = f"f has another value in float64: rounding in {name.dtype} decides it"
             return judged._replace(verdict=INCONCLUSIVE), cause
         if judged.verdict == FAIL and self._is_stepped(leaf, evidence):
             cause = "f rounds to integers: JAX differentiates the treads, differences the staircase"
             return judged._replace(verdict=INCONCLUSIVE), cause
         if judged.verdict == INCONCLUSIVE:
-            return judged, self._excuse(leaf, judged, jump)
+            return judged, self._why_inconclusive(leaf, judged, jump)
         return judged, ""
 
-    def _excuse(self, leaf: int, judged: Judgement, jump: float) -> str:
-        if not self._reference.is_deterministic:
+    def _why_inconclusive(self, leaf: int, judged: Judgement, jump: float) -> str:
+        if not self._measured.is_deterministic:
             return "f is not deterministic"
         if jump:
             return f"a kink: the slopes on its two sides differ by {jump:.3g}"
@@ -220,48 +229,51 @@ class Run:
         return f"the error is too close to the tolerance ({judged.interval.low:.1e} or more)"
 
     def _is_zero(self, leaf: int, evidence: Evidence) -> bool:
-        """Whether the right gradient is zero and the given one too, up to its rounding."""
+        """Returns whether the right gradient is zero, and the given one too, up to rounding."""
         given = evidence.given_norm
         if np.isnan(given):
-            given = _norm(evidence.given)
+            given = norm_of(evidence.given)
         anchor_norm = 0.0 if evidence.anchor is None else evidence.anchor_norm
-        if given == anchor_norm == _norm(evidence.numerical) == 0:
-            # To all digits of a narrow dtype, what changes by less is constant, too.
-            is_known = not self._reference.is_narrow or not self._reference.is_used(leaf)
+        if given == anchor_norm == norm_of(evidence.numerical) == 0:
+            # In a narrow dtype, changes below its last digit look constant, too.
+            is_known = not self._measured.is_narrow or not self._measured.is_used(leaf)
             return is_known and bool(np.isfinite(evidence.bars).all())
-        if evidence.anchor is None or self._anchor is None or self._reference.is_narrow:
+        if evidence.anchor is None or self._anchor is None or self._measured.is_narrow:
             return False
         columns = (evidence.numerical, evidence.anchor)
         if any(np.any(np.abs(column) > evidence.bars) for column in columns):
             return False
-        # In units of f: a relative change of the leaf, and what it does.
-        unit, size = self._survey.gauges[leaf].unit, abs(self._reference.value)
-        if np.max(evidence.bars) * unit > 1e-3 * self._tolerance(leaf) * size:
+        # How much a relative change of 1 in the leaf may change f.
+        unit, size = self._measured.gauges[leaf].unit, abs(self._measured.value)
+        if np.max(evidence.bars) * unit > THRESHOLDS.zero_share * self._tolerance(leaf) * size:
             return False
-        # Terms that cancel leave rounding, which is another next to the point; a gradient is not.
+        # Terms that cancel leave rounding noise, which is different next to the point; a real
+        # gradient is not.
         if anchor_norm > 0:
-            nearby = self._reference.gradient_nearby()
-            if nearby is None or _norm(nearby[leaf] - self._anchor[leaf]) < anchor_norm / 2:
+            nearby = self._measured.gradient_nearby()
+            least = THRESHOLDS.noise_share * anchor_norm
+            if nearby is None or norm_of(nearby[leaf] - self._anchor[leaf]) < least:
                 return False
-        rounding = 4 * float(jnp.finfo(self._argument.leaves[leaf].dtype).eps) * size / unit
+        slack, dtype = THRESHOLDS.rounding_slack, self._argument.leaves[leaf].dtype
+        rounding = slack * float(jnp.finfo(dtype).eps) * size / unit
         if self._own is not None:
-            rounding = max(rounding, 4 * _norm(self._own[leaf] - self._anchor[leaf]))
+            rounding = max(rounding, slack * norm_of(self._own[leaf] - self._anchor[leaf]))
         return given <= rounding
 
     def _is_rounding(self, leaf: int, evidence: Evidence) -> bool:
-        """Whether the error is no larger than what rounding does to JAX's own gradient."""
+        """Returns whether the error is no larger than that of rounding in JAX's own gradient."""
         if self._own is None or self._anchor is None or evidence.anchor is None:
             return False
-        around = interval(evidence.anchor - evidence.numerical, evidence, MISS)
+        around = interval(evidence.anchor - evidence.numerical, evidence, THRESHOLDS.miss)
         if around.low > self._tolerance(leaf) * evidence.anchor_norm:
             return False
-        rounding = _norm(self._own[leaf] - self._anchor[leaf])
-        cap = _ROUNDING[itemsize(self._argument.leaves[leaf].dtype)]
-        return evidence.distance <= 4 * rounding <= 4 * cap * evidence.anchor_norm
+        slack, rounding = THRESHOLDS.rounding_slack, norm_of(self._own[leaf] - self._anchor[leaf])
+        cap = THRESHOLDS.rounding[itemsize(self._argument.leaves[leaf].dtype)]
+        return evidence.distance <= slack * rounding <= slack * cap * evidence.anchor_norm
 
     def _is_stepped(self, leaf: int, evidence: Evidence) -> bool:
-        """Whether the gradient is JAX's own, of a function that rounds to integers."""
-        if not self._reference.is_stepped or evidence.anchor is None:
+        """Returns whether the gradient is JAX's own, of a function that rounds to integers."""
+        if not self._measured.is_stepped or evidence.anchor is None:
             return False
         return evidence.distance <= self._tolerance(leaf) * evidence.anchor_norm
 
@@ -299,30 +311,33 @@ class Run:
         )
 
     def _sees_control(self, leaf: int, judged: Judgement) -> bool:
-        """Plants an error of the size that is certainly seen in one coordinate; is it seen?"""
+        """Returns whether the audit detects a planted error in one coordinate.
+
+        Its size is what the judgement claims to see.
+        """
         evidence, size = self._evidence(leaf), self._argument.leaves[leaf].size
-        error = 1.05 * judged.sees * judged.norm
+        error = THRESHOLDS.control_margin * judged.sees * judged.norm
         at = int(np.random.default_rng((*self._options.seed, leaf)).integers(size))
         if self._exact[leaf]:
             along = (np.arange(size) == at).astype(float)
         else:
             draws = range(len(evidence.given))
-            along = [self._survey.draw(k)[leaf][at] for k in draws]
+            along = [self._measured.draw(k)[leaf][at] for k in draws]
         distance = evidence.distance
         if self._subject.flat is not None and self._anchor is not None:
             apart = self._subject.flat[leaf] - self._anchor[leaf]
             apart[at] += error
-            distance = _norm(apart)
-        spoilt = evidence._replace(
+            distance = norm_of(apart)
+        planted = evidence._replace(
             given=evidence.given + error * np.array(along), distance=distance
         )
-        return judge(spoilt, self._tolerance(leaf), MISS).verdict == FAIL
+        return judge(planted, self._tolerance(leaf), THRESHOLDS.miss).verdict == FAIL
 
-    def _locate(self, leaf: int, judged: Judgement) -> tuple[location.Location | None, str]:
-        """Returns which coordinates are off, and the pattern in them."""
+    def _locate(self, leaf: int, judged: Judgement) -> tuple[explain.Location | None, str]:
+        """Returns which coordinates are wrong, and the pattern in them."""
         name, tolerance = self._argument.leaves[leaf], self._tolerance(leaf)
-        evidence, lengths = self._evidence(leaf), diagnosis.lengths_of(self._survey.args)
-        ones = self._reference.ones()
+        evidence, lengths = self._evidence(leaf), explain.lengths_of(self._measured.args)
+        ones = self._measured.ones()
 
         def at(spans):
             return self._measure_spans(ones, spans)
@@ -332,19 +347,19 @@ class Run:
             right = self._anchor[leaf]
         elif self._exact[leaf]:
             right = evidence.numerical
-        elif name.size <= _TABULATED:
-            right, _ = self._survey.table(leaf)
+        elif name.size <= THRESHOLDS.tabulated:
+            right, _ = self._measured.table(leaf)
         given = None if self._subject.flat is None else self._subject.flat[leaf]
-        if given is None and right is not None and name.size <= _TABULATED:
+        if given is None and right is not None and name.size <= THRESHOLDS.tabulated:
             given = np.array([self._subject.slope(ones, span) for span in self._coordinates(leaf)])
         if given is not None and right is not None:
-            place = location.compare(leaf, name, given, right, at, tolerance)
+            place = explain.compare(leaf, name, given, right, at, tolerance)
             if not np.isfinite(given).all():
                 return place, ""
-            cause = diagnosis.of_slopes(given, right, lengths)
-            own = np.asarray(self._reference.leaf(leaf), np.float64).ravel()
-            return place, cause or diagnosis.of_arrays(given, right, own, name, tolerance)
-        # Signs at random, and sizes between 1 and 2: no coordinate is hidden, few cancel.
+            cause = explain.of_slopes(given, right, lengths)
+            own = np.asarray(self._measured.leaves[leaf], np.float64).ravel()
+            return place, cause or explain.of_arrays(given, right, own, name, tolerance)
+        # Random signs, sizes from 1 to 2: no coordinate counts for little, and few errors cancel.
         generator = np.random.default_rng((*self._options.seed, 2**31))
         draws = [
             generator.choice([-1.0, 1.0], each.size) * generator.uniform(1, 2, each.size)
@@ -355,26 +370,29 @@ class Run:
         def along(spans):
             return self._measure_spans(draws, spans)
 
-        place = location.search(leaf, name, along, at, tolerance, judged.norm, seed)
-        return place, diagnosis.of_slopes(evidence.given, evidence.numerical, lengths)
+        place = explain.search(leaf, name, along, at, tolerance, judged.norm, seed)
+        return place, explain.of_slopes(evidence.given, evidence.numerical, lengths)
 
-    def _measure_spans(self, draws, spans) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = self._reference.measure(draws, spans, self._survey.gauges)
+    def _measure_spans(
+        self, draws: list[np.ndarray], spans: Sequence[Span]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = self._measured.measure_spans(draws, spans, self._measured.gauges)
         given = np.array([self._subject.slope(draws, span) for span in spans])
         return given, found.value, found.bar
 
 
 def project(flat: Sequence[np.ndarray], draws: Sequence[np.ndarray], span: Span) -> float:
-    """Returns the slope of a gradient along a span of a direction."""
+    """Returns the slope of a gradient along a span of a direction.
+
+    Args:
+      flat: the gradient, for each leaf ``(size,)``.
+      draws: the direction, for each leaf ``(size,)``.
+      span: of one leaf.
+
+    Example:
+      >>> project([np.array([1.0, 2.0, 3.0])], [np.ones(3)], Span(0, 1, 3))
+      5.0
+    """
     inside = slice(span.start, span.stop)
-    with np.errstate(invalid="ignore", over="ignore"):  # of NaN and infinity, others tell
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are reported elsewhere
         return float(flat[span.leaf][inside] @ draws[span.leaf][inside])
-
-
-def itemsize(dtype: Any) -> int:
-    """Returns the bytes of a real number of this dtype, or of a part of a complex one."""
-    return jnp.finfo(dtype).dtype.itemsize
-
-
-def _norm(array: np.ndarray) -> float:
-    return float(np.linalg.norm(array))

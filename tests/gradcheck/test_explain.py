@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxnet import gradcheck
-from jaxnet.gradcheck import diagnosis
+from jaxnet.gradcheck import explain
 
 DTYPE = jnp.result_type(float)
 COMPLEX = jnp.result_type(complex)
@@ -109,7 +109,7 @@ def test_a_sum_for_a_mean_over_two_axes_is_named(factor, name):
 
 
 def test_a_single_axis_comes_before_a_product():
-    lengths = diagnosis.lengths_of((np.ones((2, 3, 1)), np.ones((6, 5)), 1.0))
+    lengths = explain.lengths_of((np.ones((2, 3, 1)), np.ones((6, 5)), 1.0))
     assert lengths[6] == "the length of an axis"
     assert lengths[30] == "the lengths of axes, 6 x 5"
     assert 1 not in lengths

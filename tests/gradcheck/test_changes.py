@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnet import mlp
 from jaxnet.gradcheck import changes
+from jaxnet.gradcheck.thresholds import Thresholds
 
 DTYPE = jnp.result_type(float)
 EPSILON = float(jnp.finfo(DTYPE).eps)
@@ -18,7 +19,7 @@ EPSILON = float(jnp.finfo(DTYPE).eps)
 @pytest.fixture
 def always_slices(monkeypatch):
     """Functions as small as these are not worth it otherwise."""
-    monkeypatch.setattr(changes, "_WORTHWHILE", -np.inf)
+    monkeypatch.setattr(changes, "THRESHOLDS", Thresholds(change_work=-np.inf))
 
 
 def normal(*shape, dtype=DTYPE):
@@ -321,7 +322,8 @@ def test_evaluators_can_be_vectorised():
 @pytest.mark.usefixtures("always_slices")
 @pytest.mark.parametrize("block", [1, 60, 500, 2**24])
 def test_blocks_do_not_change_the_values(monkeypatch, block):
-    monkeypatch.setattr(changes, "_BLOCK_ELEMENTS", block)
+    blocks = Thresholds(change_work=-np.inf, change_elements=block)
+    monkeypatch.setattr(changes, "THRESHOLDS", blocks)
     f, x = FUNCTIONS["product"], normal(3, 4)
     coordinates, values = points(x)
     expected = brute_force(f, (x,), 0, coordinates, values)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxnet import backprop, faults, gradcheck, mlp
+from jaxnet.gradcheck import changes
+from jaxnet.gradcheck.thresholds import Thresholds
 
 DTYPE = jnp.result_type(float)
 EPSILON = float(jnp.finfo(DTYPE).eps)
@@ -134,7 +136,7 @@ def test_sampled_coordinates_are_distinct_and_follow_the_key(tree):
 
 def test_blocks_do_not_change_the_estimate(tree, monkeypatch):
     whole = gradcheck.finite_difference(smooth, tree)
-    monkeypatch.setattr("jaxnet.gradcheck.changes._BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr(changes, "THRESHOLDS", Thresholds(change_elements=40))
     blocks = gradcheck.finite_difference(smooth, tree)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, blocks)
 

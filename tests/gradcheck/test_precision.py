@@ -17,14 +17,14 @@ def normal(*shape, dtype=FLOAT32, seed=0):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
-def traits(f, *args):
-    """Returns the traits in float64; the first argument is differentiated."""
+def rounding(f, *args):
+    """Returns how a jaxpr rounds in float64; the first argument is differentiated."""
     with jax.enable_x64(True):
         args = [
             np.asarray(x, np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in args
         ]
-        program = jax.jit(f).trace(*args).jaxpr
-    return precision.examine(program, [number == 0 for number in range(len(args))])
+        jaxpr = jax.jit(f).trace(*args).jaxpr
+    return precision.examine(jaxpr, [number == 0 for number in range(len(args))])
 
 
 def summed(f):
@@ -50,20 +50,20 @@ def summed(f):
     ],
 )  # fmt: skip
 def test_the_narrowest_dtype_on_the_way(f, narrowest):
-    assert traits(f, jnp.ones(3)).narrowest == narrowest
+    assert rounding(f, jnp.ones(3)).narrowest == narrowest
 
 
 def test_rounding_and_random_numbers_are_seen():
-    assert traits(summed(jnp.round), jnp.ones(3)).is_stepped
-    assert traits(summed(lambda x: x.astype(int).astype(x.dtype)), jnp.ones(3)).is_stepped
-    assert not traits(summed(jnp.sin), jnp.ones(3)).is_stepped
+    assert rounding(summed(jnp.round), jnp.ones(3)).is_stepped
+    assert rounding(summed(lambda x: x.astype(int).astype(x.dtype)), jnp.ones(3)).is_stepped
+    assert not rounding(summed(jnp.sin), jnp.ones(3)).is_stepped
     # It counts signs and swaps, which are integers from the beginning.
-    assert not traits(lambda x: jnp.linalg.slogdet(x)[1], jnp.eye(3)).is_stepped
+    assert not rounding(lambda x: jnp.linalg.slogdet(x)[1], jnp.eye(3)).is_stepped
 
     def dropped(x, key):
         return jnp.sum(jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0))
 
-    assert [shape for _, shape in traits(dropped, jnp.ones(3), KEY).draws] == ["uint64[3]"]
+    assert [shape for _, shape in rounding(dropped, jnp.ones(3), KEY).draws] == ["uint64[3]"]
 
 
 def mixed(dtype):
