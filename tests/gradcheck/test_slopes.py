@@ -7,6 +7,7 @@ import pytest
 
 from jaxnet.gradcheck import judgement, slopes
 from jaxnet.gradcheck.judgement import Evidence
+from jaxnet.gradcheck.thresholds import THRESHOLDS
 
 EPSILON = 2.0**-52
 
@@ -87,7 +88,7 @@ def test_steps_that_were_too_wide_bound_nothing():
         bell = np.exp(-(t**2) / 1e-4)
         return t * bell + 1e-5 * (bell - 1)
 
-    steps = 0.1 * slopes.RATIO ** np.arange(3.0, -1.0, -1)[None]  # the bell is 0.01 wide
+    steps = 0.1 * THRESHOLDS.ratio ** np.arange(3.0, -1.0, -1)[None]  # the bell is 0.01 wide
     found = slopes.extrapolate(steps, phi(steps), phi(-steps), 0.0, np.full((1, 1), 1e-17), EPSILON)
     assert found.truncation[0] == np.inf
 
