@@ -75,7 +75,12 @@ class Trace(NamedTuple):
 
 
 def show(value: Any) -> str:
-    """Returns a number with four digits, and of an array that is too large its shape and norm."""
+    """Returns a number with four digits; of a large array, its shape and norm.
+
+    Example:
+      >>> show(jnp.asarray(0.123456)), show(jnp.ones((3, 3)))
+      ('0.1235', '[3×3] norm 3')
+    """
     if value is None:
         return ""
     if jnp.issubdtype(value.dtype, jax.dtypes.extended):
@@ -94,7 +99,12 @@ def show(value: Any) -> str:
 
 
 def constant(value: Any) -> str:
-    """Returns what stands for a constant: a number, or an array's dtype and shape."""
+    """Returns a constant as text: a number, or an array's dtype and shape.
+
+    Example:
+      >>> constant(jnp.asarray(2.0)), constant(np.zeros((2, 3), np.float32))
+      ('2', 'float32[2×3]')
+    """
     return show(value) if np.size(value) == 1 else f"{value.dtype}[{_shape(value)}]"
 
 

@@ -79,6 +79,15 @@ def apply(site: Site, changes: Sequence[Change | None]) -> Sequence[Change]:
     Args:
       site: the equation and its known values.
       changes: for each operand its change; None if it stays.
+
+    Example:
+      >>> import jax
+      >>> zeros = jnp.zeros(3)
+      >>> (equation,) = jax.make_jaxpr(jnp.exp)(zeros).jaxpr.eqns
+      >>> site = Site(equation, [zeros], [zeros + 1], sums=[])
+      >>> (found,) = apply(site, [slice_at(zeros, np.int32(1), jnp.asarray(-jnp.inf))])
+      >>> float(found.value)
+      0.0
     """
     rule = _RULES.get(site.equation.primitive.name, _whole)
     found = rule(site, *changes)
@@ -86,19 +95,35 @@ def apply(site: Site, changes: Sequence[Change | None]) -> Sequence[Change]:
 
 
 def size_of(variable: Any) -> int:
-    """Returns the number of elements of a variable of a jaxpr."""
+    """Returns the number of elements of a variable of a jaxpr.
+
+    Example:
+      >>> import jax
+      >>> size_of(jax.make_jaxpr(jnp.exp)(jnp.zeros((2, 3))).jaxpr.invars[0])
+      6
+    """
     return math.prod(variable.aval.shape)
 
 
 def slice_at(array: Any, coordinate: Any, value: Any) -> Change:
-    """Returns the change of one coordinate, an index into the flattened array, as a slice."""
+    """Returns the change of one coordinate, an index into the flattened array, as a slice.
+
+    Example:
+      >>> [int(i) for i in slice_at(jnp.zeros((2, 3)), np.int32(5), jnp.asarray(7.0)).at]
+      [1, 2]
+    """
     size = math.prod(array.shape)
     _, at = _reshape_at((size,), array.shape, (None if size == 1 else coordinate,))
     return Change(at, value.reshape([1] * len(_spanned(at))))
 
 
 def whole_at(array: Any, coordinate: Any, value: Any) -> Change:
-    """Returns the change of one coordinate, an index into the flattened array, as a whole array."""
+    """Returns the change of one coordinate, an index into the flattened array, as a whole array.
+
+    Example:
+      >>> whole_at(jnp.zeros((2, 3)), np.int32(5), jnp.asarray(7.0)).value.tolist()
+      [[0.0, 0.0, 0.0], [0.0, 0.0, 7.0]]
+    """
     return _widen(array, slice_at(array, coordinate, value), (None,) * array.ndim)
 
 

@@ -17,6 +17,7 @@ RESULTS = SCRIPTS.parent / "results"
 # Of each study, its module and what it does.
 STUDIES = {
     "gradcheck": ("studies.gradcheck.study", "the gradient audit beside other checkers"),
+    "exhaustive": ("studies.exhaustive", "all differences of a network, and plainer ways to them"),
     "recipes": ("studies.recipes", "hyperparameters, by validation accuracy"),
     "tricks": ("studies.tricks", "what each optimisation of the training loop gains"),
     "tables": ("studies.tables", "the tables of the READMEs, from the benchmark's records"),

@@ -1,6 +1,6 @@
 """All differences of a network: what following changes gains over plain evaluation.
 
-  python scripts/studies/exhaustive.py results/gradcheck/exhaustive.json
+  python scripts/study.py exhaustive
 
 Central differences of `mlp.loss` in float64 at each of the 23,860 parameters of 784-30-10, 256
 inputs; random ones, as the time does not depend on them. Four ways, interleaved; ratios are taken
@@ -15,9 +15,8 @@ All but the first are timed on a sample of the coordinates, and scaled.
 """
 
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxnet import gradcheck, mlp, record, text
+from jaxnet import files, gradcheck, mlp, record
+from jaxnet.cli.common import Parser, check_out
+from studies import RESULTS
 
 __all__ = ["main", "measure"]
 
 ROUNDS, SAMPLE, BLOCK = 5, 512, 32
+RATIOS = "times as fast as the loop in Python, median of rounds"
 
 
 def measure() -> dict[str, Any]:
@@ -96,21 +98,23 @@ def measure() -> dict[str, Any]:
         "coordinates": flat.size,
         "sampled": SAMPLE,
         "seconds": seconds,
-        "times as fast as the loop in Python, median of rounds": {
+        RATIOS: {
             name: statistics.median(p / s for p, s in zip(python_seconds, each, strict=True))
             for name, each in seconds.items()
         },
     }
 
 
-def main() -> None:
-    """Measures, and writes the record."""
+def main(program: str, argv: Sequence[str]) -> int:
+    """Runs the study."""
+    parser = Parser(program, __doc__)
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "gradcheck", help="folder (results/gradcheck)"
+    )
+    given = parser.parse_args(argv)
+    check_out(given.out)
     found = measure()
-    found["environment"] = record.environment()
-    Path(sys.argv[1]).write_text(text.dumps(found, indent=True) + "\n")
-    for name, times in found["times as fast as the loop in Python, median of rounds"].items():
+    files.write_json(given.out / "exhaustive.json", {**found, "environment": record.environment()})
+    for name, times in found[RATIOS].items():
         print(f"{name}: {statistics.median(found['seconds'][name]):.3g} s, {times:.3g} times")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxnet import mlp
+from jaxnet import mlp, products
 from jaxnet.gradcheck import changes
 from jaxnet.gradcheck.thresholds import Thresholds
 
@@ -246,7 +246,7 @@ def test_networks(sizes, bias, dtype):
         return [evaluate(leaf, *pair)[0] for leaf, pair in enumerate(chosen)]
 
     for leaf, (ours, pair) in enumerate(zip(all_leaves(args, chosen), chosen, strict=True)):
-        assert ours.dtype == mlp.wide(dtype)
+        assert ours.dtype == products.sum_dtype(dtype)
         # Hidden layers are rounded to 16 bits, either way from values that differ by rounding.
         epsilon = float(jnp.finfo(dtype).eps) / (1 if dtype == DTYPE else 10)
         assert_close(ours, brute_force(mlp.loss, args, leaf, *pair), epsilon)
