@@ -11,8 +11,7 @@ from jaxnet import gradcheck, mlp
 from jaxnet.gradcheck import changes
 from jaxnet.gradcheck.thresholds import Thresholds
 
-DTYPE = jnp.result_type(float)
-EPSILON = float(jnp.finfo(DTYPE).eps)
+from .common import DTYPE, EPSILON, product, smooth
 
 
 def network(params, inputs, targets):
@@ -37,7 +36,7 @@ def draw(batch, *sizes):
 
 
 @pytest.fixture
-def problem():
+def small_problem():
     return draw(6, 5, 4, 3)
 
 
@@ -55,12 +54,12 @@ def test_every_coordinate_of_the_lectures_network():
     assert_equal_up_to(round_off, estimate, gradient)
 
 
-def test_complex_step_of_a_network_is_as_exact_as_jax_grad(problem):
-    estimate = gradcheck.finite_difference(network, *problem, scheme="complex-step")
-    assert_equal_up_to(10 * EPSILON, estimate, jax.grad(network)(*problem))
-    central = gradcheck.finite_difference(network, *problem)
+def test_complex_step_of_a_network_is_as_exact_as_jax_grad(small_problem):
+    estimate = gradcheck.finite_difference(network, *small_problem, scheme="complex-step")
+    assert_equal_up_to(10 * EPSILON, estimate, jax.grad(network)(*small_problem))
+    central = gradcheck.finite_difference(network, *small_problem)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        assert_equal_up_to(10 * EPSILON, central, jax.grad(network)(*problem))
+        assert_equal_up_to(10 * EPSILON, central, jax.grad(network)(*small_problem))
 
 
 @pytest.mark.parametrize("step", [None, 1e-4, 1e-30])
@@ -119,10 +118,10 @@ def test_complex_step_refuses_what_is_not_holomorphic(f, message):
         gradcheck.finite_difference(f, jnp.ones(3, DTYPE), scheme="complex-step")
 
 
-def test_complex_step_names_why_a_function_refuses_complex_arguments(problem):
+def test_complex_step_names_why_a_function_refuses_complex_arguments(small_problem):
     message = r"accept complex arguments, got: params\[0\].weight must be floating-point, got comp"
     with pytest.raises(TypeError, match=message):
-        gradcheck.finite_difference(mlp.loss, *problem, scheme="complex-step")
+        gradcheck.finite_difference(mlp.loss, *small_problem, scheme="complex-step")
 
 
 def test_unknown_schemes_are_refused_and_the_known_ones_named():
@@ -151,3 +150,110 @@ def test_an_infinite_sum_on_the_way_does_not_matter(scheme, monkeypatch):
     x = jnp.array([0.0, 1.0, 2.0], DTYPE)
     estimate = gradcheck.finite_difference(lambda x: 1 / jnp.sum(1 / x), x, scheme=scheme)
     np.testing.assert_allclose(estimate, [1, 0, 0], atol=10 * EPSILON**0.3)
+
+
+@pytest.mark.parametrize("scheme", ["central", "forward"])
+def test_derivatives_of_the_lectures_product(scheme):
+    x, y = jnp.asarray(5.0, DTYPE), jnp.asarray(-2.0, DTYPE)
+    along_x = gradcheck.finite_difference(product, x, y, scheme=scheme)
+    along_y = gradcheck.finite_difference(product, x, y, argnums=1, scheme=scheme)
+    # Linear in each, so that nothing is truncated: round-off, eps |f| / h, is all there is.
+    bar = 4 * EPSILON * 10 / gradcheck.default_step(DTYPE, scheme)
+    assert float(along_x) == pytest.approx(-2, abs=bar)
+    assert float(along_y) == pytest.approx(5, abs=bar)
+
+
+@pytest.mark.parametrize(("scheme", "power"), [("central", 2 / 3), ("forward", 1 / 2)])
+def test_differences_of_a_tree(tree, scheme, power):
+    estimate = gradcheck.finite_difference(smooth, tree, scheme=scheme)
+    gradient = jax.grad(smooth)(tree)
+    assert jax.tree.structure(estimate) == jax.tree.structure(tree)
+    for ours, theirs in zip(jax.tree.leaves(estimate), jax.tree.leaves(gradient), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+    scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient))
+    # The step scales with coordinates up to 20, so the error may be 20 times h's power.
+    bar = 100 * EPSILON**power * scale
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=bar, rtol=0), estimate, gradient
+    )
+
+
+@pytest.mark.parametrize(("scheme", "order"), [("forward", 1), ("central", 2)])
+def test_order_of_convergence_is_the_slides(scheme, order):
+    """O(h) and O(h^2): in float64, ten times the step makes 10 and 100 times the error."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(0.3)
+        errors = [
+            abs(
+                float(gradcheck.finite_difference(jnp.exp, x, scheme=scheme, step=h))
+                - math.exp(0.3)
+            )
+            for h in (1e-2, 1e-3)
+        ]
+    assert math.log10(errors[0] / errors[1]) == pytest.approx(order, abs=0.01)
+
+
+@pytest.mark.parametrize("scheme", ["central", "forward"])
+def test_default_step_is_near_the_best(scheme):
+    """For exp near 0, where f and its derivatives are 1, far smaller or larger steps are worse."""
+    with jax.enable_x64(True):
+        xs = jnp.linspace(-0.1, 0.1, 201)
+
+        def error(step):
+            def difference(x):
+                return gradcheck.finite_difference(jnp.exp, x, scheme=scheme, step=step)
+
+            return float(jnp.linalg.norm(jax.vmap(difference)(xs) - jnp.exp(xs)))
+
+        best = gradcheck.default_step(np.float64, scheme)
+        assert error(best) < 0.2 * error(100 * best)
+        assert error(best) < 0.2 * error(best / 100)
+
+
+def test_chosen_coordinates_are_those_of_the_full_estimate(tree):
+    coordinates = gradcheck.sample_coordinates(jax.random.key(0), tree, 5)
+    sizes = jax.tree.map(len, coordinates)
+    assert sizes == {"matrix": 5, "scalar": 1, "pair": (2, 1)}
+    some = gradcheck.finite_difference_at(smooth, coordinates, tree)
+    full = gradcheck.finite_difference(smooth, tree)
+    jax.tree.map(
+        lambda few, at, all_: np.testing.assert_allclose(few, np.ravel(all_)[at], rtol=1e-5),
+        some,
+        coordinates,
+        full,
+    )
+
+
+def test_sampled_coordinates_are_distinct_and_follow_the_key(tree):
+    first = gradcheck.sample_coordinates(jax.random.key(0), tree, 8)["matrix"]
+    again = gradcheck.sample_coordinates(jax.random.key(0), tree, 8)["matrix"]
+    other = gradcheck.sample_coordinates(jax.random.key(1), tree, 8)["matrix"]
+    assert len(set(first.tolist())) == 8
+    assert set(first.tolist()) <= set(range(12))
+    np.testing.assert_array_equal(first, again)
+    assert first.tolist() != other.tolist()
+    with pytest.raises(ValueError, match="count must be 1 or more, got 0"):
+        gradcheck.sample_coordinates(jax.random.key(0), tree, 0)
+
+
+def test_blocks_do_not_change_the_estimate(tree, monkeypatch):
+    whole = gradcheck.finite_difference(smooth, tree)
+    monkeypatch.setattr(changes, "THRESHOLDS", Thresholds(change_elements=40))
+    blocks = gradcheck.finite_difference(smooth, tree)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, blocks)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "message"),
+    [
+        (np.array([3]), "coordinates must be from 0 to 2, got 3"),
+        (np.array([[0, 1]]), r"\(k,\) integers, got int64 of shape \(1, 2\)"),
+        (np.array([0.5]), r"\(k,\) integers, got float64"),
+        (np.array([], int), r"\(k,\) integers, got int64 of shape \(0,\)"),
+        ((np.array([0]),), "structure of their argument"),
+    ],
+)
+def test_coordinates_that_are_not_there_are_refused(coordinates, message):
+    with pytest.raises(ValueError, match=message):
+        gradcheck.finite_difference_at(smooth, coordinates, jnp.ones(3, DTYPE))

@@ -8,11 +8,12 @@ import pytest
 from jaxnet import gradcheck
 from jaxnet.gradcheck import explain
 
-DTYPE = jnp.result_type(float)
+from .common import DTYPE, smooth
+
 COMPLEX = jnp.result_type(complex)
 
 
-def smooth(x):
+def wave(x):
     return jnp.sum((jnp.sin(x) * jnp.exp(x / 2)).real)
 
 
@@ -27,7 +28,7 @@ def diagnose(f, *args, change):
 def test_a_missing_conjugate_is_named(shape):
     z = jax.random.normal(jax.random.key(0), shape, COMPLEX)
     words = "the imaginary parts have the wrong sign: a conjugate"
-    assert diagnose(smooth, z, change=jnp.conj) == words
+    assert diagnose(wave, z, change=jnp.conj) == words
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_a_missing_conjugate_is_named(shape):
 )
 def test_parts_of_complex_numbers_are_no_axis(shape, change, words):
     z = jax.random.normal(jax.random.key(0), shape, COMPLEX)
-    found = diagnose(smooth, z, change=change)
+    found = diagnose(wave, z, change=change)
     assert found.startswith(words)
     assert words or not found
 
@@ -78,8 +79,8 @@ def test_of_one_element_only_what_has_a_name_is_named(shape, change, words):
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95, 1.0])
 def test_clipping_is_named_whatever_is_clipped(share):
     x = jax.random.normal(jax.random.key(0), (200,), DTYPE)
-    limit = float(jnp.quantile(jnp.abs(jax.grad(smooth)(x)), 1 - share)) * 0.999
-    words = diagnose(smooth, x, change=lambda g: jnp.clip(g, -limit, limit))
+    limit = float(jnp.quantile(jnp.abs(jax.grad(wave)(x)), 1 - share)) * 0.999
+    words = diagnose(wave, x, change=lambda g: jnp.clip(g, -limit, limit))
     assert words == f"clipped at {limit:.3g}"
 
 
@@ -92,7 +93,7 @@ def test_clipping_is_named_whatever_is_clipped(share):
 )
 def test_an_infinity_is_an_overflow_and_nan_a_branch(value, words):
     x = jax.random.normal(jax.random.key(0), (30,), DTYPE)
-    assert diagnose(smooth, x, change=lambda g: g.at[4].set(value)).startswith(words)
+    assert diagnose(wave, x, change=lambda g: g.at[4].set(value)).startswith(words)
 
 
 @pytest.mark.parametrize(("factor", "name"), [(55.0, "55"), (1 / 55, "1/55")])
@@ -119,3 +120,86 @@ def test_what_differences_cannot_see_is_not_said_to_be_independent():
     x = jnp.ones(3, DTYPE)
     words = diagnose(lambda x: jnp.sum(jnp.round(x * 0.3)), x, change=lambda g: g + 1)
     assert words == "not zero, where differences are"
+
+
+def wrong_rule(change):
+    """Returns `smooth` with a backward rule whose result is changed: jax.grad has nothing right."""
+
+    @jax.custom_vjp
+    def f(x):
+        return smooth(x)
+
+    f.defvjp(lambda x: (f(x), x), lambda x, cotangent: (change(cotangent * jax.grad(smooth)(x)),))
+    return f
+
+
+def test_group_testing_finds_coordinates_where_jax_has_none_right():
+    places = [(3, 7), (77, 99), (78, 0)]
+
+    def change(gradient):
+        for place in places:
+            gradient = gradient.at[place].add(0.1 * jnp.linalg.norm(gradient))
+        return gradient
+
+    x = jax.random.normal(jax.random.key(1), (100, 100), DTYPE)
+    (leaf,) = gradcheck.check(wrong_rule(change), x).leaves
+    assert leaf.verdict == "fail"
+    assert leaf.location.is_counted
+    assert leaf.location.off == 3
+    assert {each.path for each in leaf.location.worst} == {f"x[{i}, {j}]" for i, j in places}
+    for each in leaf.location.worst:
+        assert abs(each.given - each.numerical) > 10 * each.bar
+
+
+def test_group_testing_estimates_how_many_where_they_are_many():
+    x = jax.random.normal(jax.random.key(1), (100, 100), DTYPE)
+    half = jnp.arange(100)[:, None] < 50
+    (leaf,) = gradcheck.check(wrong_rule(lambda g: jnp.where(half, 1.5 * g, g)), x).leaves
+    assert leaf.verdict == "fail"
+    assert not leaf.location.is_counted
+    assert 2_000 < leaf.location.off < 8_000
+    assert int(leaf.location.worst[0].path[2:-1].split(",")[0]) < 50
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda g: -g, "the sign"),
+        (lambda g: 0 * g, "zero: the gradient is stopped"),
+        (lambda g: g / 2, "a factor of 1/2"),
+        (lambda g: g * 24, "a factor of 24, the length of an axis"),
+        (lambda g: g / 24, "a factor of 1/24, the length of an axis"),
+        (lambda g: 1.3 * g, "a factor of 1.3"),
+        (lambda g: g.T, "transposed"),
+        (lambda g: g.at[5].multiply(3), "only row 5 is off"),
+        (lambda g: g.at[:, 3].set(0), "only column 3 is zero"),
+        (lambda g: g + 1, "a constant too many, 1"),
+        (lambda g: jnp.clip(g, -2, 2), "clipped at 2"),
+        (lambda g: jnp.where(g > 0, g, 0), "zero where it should not be: a mask"),
+        (lambda g: g.at[5, 3].set(jnp.inf), "infinite in 1 of 576 places, first at tree[5, 3]"),
+    ],
+)
+def test_diagnosis(audit_smooth, change, words):
+    x = jax.random.normal(jax.random.key(0), (24, 24), DTYPE)
+    report = audit_smooth(x, gradient=change(jax.grad(smooth)(x)))
+    assert report.verdict == "fail"
+    assert words in report.leaves[0].diagnosis
+    assert words in str(report)
+
+
+def test_diagnosis_of_a_weight_decay(audit_smooth):
+    x = jax.random.normal(jax.random.key(0), (24, 24), DTYPE)
+    report = audit_smooth(x, gradient=jax.grad(smooth)(x) + 0.1 * x)
+    assert "a term too many, 0.1 times the argument" in report.leaves[0].diagnosis
+
+
+@pytest.fixture(scope="module")
+def audit_smooth():
+    return gradcheck.make_check(smooth)
+
+
+def test_a_factor_is_named_without_a_right_gradient():
+    x = jax.random.normal(jax.random.key(1), (100, 100), DTYPE)
+    (leaf,) = gradcheck.check(wrong_rule(lambda g: -g), x).leaves
+    assert leaf.diagnosis.startswith("the sign")
+    assert leaf.error == pytest.approx(2, rel=1e-3)
