@@ -1,6 +1,6 @@
 """Every number that the gradient checker chose, with its unit and the reason for it.
 
-Studies are those of results/gradcheck (see results/README.md, "Gradient audit"): ``detection``
+Studies are those of results/gradcheck (see results/README.md): ``detection``
 (859 wrong gradients of a network), ``small``, ``coordinates``, ``alarms`` (2,000 random functions
 with right gradients), ``bfloat16``, ``cost`` and ``convergence``. Numbers without a paper were
 chosen by hand; the study or test after them fails, or changes, where they are wrong.
@@ -46,14 +46,14 @@ class Thresholds:
     # looks. By hand: a network of a hundred leaves, audited a hundred times, is accused once in a
     # hundred such projects.
     miss: float = 1e-6 / 8
-    # Settings of the arguments that are no arrays for which compiled functions are kept. By hand:
-    # train and test mode, of two functions; tests/gradcheck/test_audit.py.
+    # Values of the arguments that are not arrays for which compiled functions are kept. By hand;
+    # tests/gradcheck/test_arguments.py.
     kept: int = 4
     # Failing leaves that are searched for the wrong coordinates, the worst first. By hand: a report
     # is read from the top; `cost`.
     searched_leaves: int = 3
     # Coordinates up to which a failing leaf is measured in full, where no right gradient is known.
-    # By hand: half a second at 0.1 ms an evaluation; test_location.
+    # By hand; tests/gradcheck/test_explain.py.
     tabulated: int = 4096
     # JAX's own gradient differs between a dtype and float64 by at most so much, relative to the
     # norm, where rounding explains it; more is a fault. By the bytes of an element. By hand;
@@ -98,8 +98,7 @@ class Thresholds:
     # --- slopes: from values to a slope ---
 
     # Each step is the step before, divided by this. A power of 2, so that steps are exact; 4 lets
-    # the error of a central difference fall by 16. Ridders (Adv. Eng. Softw. 4, 1982) uses 1.4,
-    # Press et al. ("Numerical Recipes", 5.7) the same: more values for the same range.
+    # the error of a central difference fall by 16. By hand; test_slopes.
     ratio: float = 4.0
     # Extrapolations beyond the central difference: errors O(h^4), O(h^6) (Richardson). By hand;
     # more orders magnify round-off; test_slopes.
@@ -209,8 +208,8 @@ class Thresholds:
     # Elements of all arrays made for one block of changed coordinates: 64 MiB in float64. By hand;
     # `cost`.
     change_elements: int = 2**23
-    # Multiplications that slices must save to be worth their compilation. By hand: about a second
-    # of one core; `cost`.
+    # Multiplications that slices must save to be worth their compilation. By hand; `cost`,
+    # tests/gradcheck/test_changes.py.
     change_work: int = 2**30
 
 
