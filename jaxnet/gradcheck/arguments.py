@@ -211,6 +211,11 @@ def close(
     """Returns ``f`` with all values that are not arrays filled in, and the arrays.
 
     See `partition`.
+
+    Example:
+      >>> f, arrays = close(lambda x, n: x**n, (jnp.asarray(2.0), 3), 0)
+      >>> float(f(*arrays))
+      8.0
     """
     arrays, statics = partition(args, argnums)
     return statics.close(f), arrays
@@ -275,7 +280,11 @@ def check_like(gradient: Any, x: Any, argument: Argument) -> None:
 
     Raises:
       ValueError: another structure or shape.
-      TypeError: another dtype, or a leaf that is no array.
+      TypeError: another dtype, or a leaf that is not an array.
+
+    Example:
+      >>> x = jnp.ones(3)
+      >>> check_like(2 * x, x, examine(jnp.sum, (x,), 0))
     """
     _refuse_tracers("the gradient", gradient)
     structure = jax.tree.structure(gradient)

@@ -118,6 +118,16 @@ def search(
       tolerance: relative error that matters.
       norm: of the leaf's gradient.
       seed: draws a sample, if too many coordinates are wrong.
+
+    Example:
+      >>> right = np.ones(100)
+      >>> given = np.where(np.arange(100) == 42, 3.0, right)
+      >>> def at(spans):
+      ...     pairs = [(given[s.start : s.stop].sum(), s.stop - s.start) for s in spans]
+      ...     return (*np.array(pairs, float).T, np.zeros(len(spans)))
+      >>> leaf = Leaf("x", (100,), np.dtype(float))
+      >>> search(0, leaf, at, at, 1e-3, 10.0, 0).worst[0].path
+      'x[42]'
     """
     blocks, is_sparse = [Span(index, 0, leaf.size)], True
     while any(block.stop - block.start > 1 for block in blocks):

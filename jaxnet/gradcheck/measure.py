@@ -235,6 +235,13 @@ def remember_last(compiled: Compiled) -> Callable[..., Measurement]:
     """Returns ``at(argument, args, seed)``: a `Measurement`, kept until the arguments change.
 
     It is kept while the arrays are the same objects and JAX's, which cannot change in place.
+
+    Example:
+      >>> from jaxnet.gradcheck import arguments, point
+      >>> x = jnp.ones(3)
+      >>> at, argument = remember_last(point.Compiled(jnp.sum, 0)), arguments.examine(jnp.sum, (x,), 0)
+      >>> at(argument, (x,), (0,)) is at(argument, (x,), (0,))
+      True
     """
     key: Any = None
     last: Measurement | None = None

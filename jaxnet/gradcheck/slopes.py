@@ -17,12 +17,9 @@ __all__ = [
     "Slopes",
     "around",
     "extrapolate",
-    "is_all_noise",
-    "is_contradicted",
     "ladder",
     "noise",
     "quotient",
-    "scatter",
 ]
 
 _RATIO = THRESHOLDS.ratio
