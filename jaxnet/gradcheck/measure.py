@@ -239,7 +239,8 @@ def remember_last(compiled: Compiled) -> Callable[..., Measurement]:
     Example:
       >>> from jaxnet.gradcheck import arguments, point
       >>> x = jnp.ones(3)
-      >>> at, argument = remember_last(point.Compiled(jnp.sum, 0)), arguments.examine(jnp.sum, (x,), 0)
+      >>> argument = arguments.examine(jnp.sum, (x,), 0)
+      >>> at = remember_last(point.Compiled(jnp.sum, 0))
       >>> at(argument, (x,), (0,)) is at(argument, (x,), (0,))
       True
     """
