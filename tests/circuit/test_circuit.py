@@ -271,11 +271,12 @@ def primitives(jaxpr):
                 yield from primitives(getattr(each, "jaxpr", each))
 
 
-def test_gradients_of_random_functions_are_jax_grads(x64):
+@pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_gradients_of_random_functions_are_jax_grads(x64, examples):
     met, worst = collections.Counter(), []
 
     @hypothesis.settings(
-        max_examples=300,
+        max_examples=examples,
         deadline=None,
         derandomize=True,
         database=None,
@@ -300,7 +301,7 @@ def test_gradients_of_random_functions_are_jax_grads(x64):
 
     check()
     print(f"{len(worst)} functions of {len(met)} primitives, worst {max(worst):.1e}")
-    assert len(worst) >= 290
+    assert len(worst) >= 0.95 * examples
     assert len(met) >= 40
 
 
@@ -322,9 +323,8 @@ def test_boxes_open_down_to_the_last_gate(x64):
     )
     (loss,) = trace.boxes
     assert loss.name == "loss"
-    forward = loss.inside.boxes[0]
-    assert forward.name == "forward"
-    assert [box.name for box in forward.inside.boxes] == ["@", "broadcast_in_dim", "+", "σ"]
+    names = [box.name for box in loss.inside.boxes]
+    assert names[:4] == ["@", "broadcast_in_dim", "+", "σ"]
     assert "σ" in str(trace)
 
 
