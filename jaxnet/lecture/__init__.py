@@ -1,1 +1,3 @@
-"""The lecture, section by section: what is computed, measured and shown."""
+"""The lecture, section by section: each module computes a section and writes its text."""
+
+__all__: list[str] = []

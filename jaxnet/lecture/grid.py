@@ -1,4 +1,4 @@
-"""A digit on the slide's grid, forward through a network and back."""
+"""A digit on the slide's grid: its forward and backward pass through a network."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,11 @@ from jaxnet import backprop, mlp, optimizers, plots
 from jaxnet.data import glyphs
 from jaxnet.lecture.page import Code, Picture, Section, Text
 
+__all__ = ["section"]
+
 
 def section() -> Section:
-    """A digit on the slide's grid, forward through a network and back."""
+    """Returns the section on the forward and backward pass of a digit on the slide's grid."""
     drawn = glyphs.draw(jax.random.key(0), 2000, noise=0.05)
     clean = glyphs.glyphs()
     before = mlp.init(jax.random.key(1), (25, 20, 10), scheme="lecture")
@@ -37,8 +39,8 @@ def section() -> Section:
             Picture(
                 f"forward_{moment}",
                 plots.lecture.activations(layers, names, glyphs.IMAGE_SHAPE, np.asarray(target)[0]),
-                f"Forward, {moment} training: bar length is the level of activation. "
-                "Green: the pixels; purple: what should come out.",
+                f"Forward pass, {moment} training. Green: the pixels; blue bars: the activations; "
+                "purple: the target.",
             ),
             Picture(
                 f"backward_{moment}",
@@ -47,8 +49,9 @@ def section() -> Section:
                     ("pixels to hidden layer", "hidden layer to output"),
                     f"Gradient of each weight, {moment} training",
                 ),
-                f"Back, {moment} training: how the error would have every weight changed, red "
-                "down and blue up. A pixel that is 0 changes none of its weights.",
+                f"Backward pass, {moment} training: the gradient of every weight. A step of "
+                "gradient descent lowers the weights that are red and raises those that are blue. "
+                "The weights of a pixel that is 0 have gradient 0.",
                 vector=False,
             ),
         ]
@@ -59,19 +62,20 @@ def section() -> Section:
         "Feedforward networks; Forward propagation; Backpropagation",
         [
             Text(
-                "Ten digits on the slide's grid of 5 x 5 pixels, drawn for this page, go through a "
-                "network 25-20-10. Each neuron is a logistic regression of the layer before it."
+                "Ten digits, drawn for this page on the slide's grid of 5 x 5 pixels, go through a "
+                "25-20-10 network. Each neuron is a logistic regression on the layer before it. "
+                "The pictures show the 3."
             ),
             pictures[0],
             Text(
-                "The target for a 3 is a 1 at output 3 and 0 elsewhere. The error at the output "
-                "goes back through the same weights, and every weight gets its gradient: what "
-                "came in on its left, times the error that came back on its right."
+                "The target of a 3 is 1 at output 3 and 0 at all others. The error at the output "
+                "goes back through the same weights. The gradient of a weight is the activation "
+                "that goes into it, times the error that comes back to the neuron behind it."
             ),
             pictures[1],
             Text(
-                f"After 3,000 steps on noisy digits, {10 * accuracy:.0f} of the ten clean ones "
-                "are recognised."
+                f"After 3,000 steps on noisy digits, the network recognises {10 * accuracy:.0f} of "
+                "the ten clean ones."
             ),
             *pictures[2:],
             Code([mlp.activations, backprop.value_and_grad]),

@@ -1,4 +1,4 @@
-"""The ladder of optimizers on the same three problems, each rung counted in losses."""
+"""The lecture's ladder: its optimizers on three problems, counted in evaluations of the loss."""
 
 import functools
 import math
@@ -12,20 +12,38 @@ import numpy as np
 import optax
 
 from jaxnet import backprop, data, mlp, optimizers
+from jaxnet.types import Layer
 
-# The slide's two points, (3, 2) -> 1 and (-2, -3) -> 0, with x0 = 1 before them.
+__all__ = [
+    "LABELS",
+    "POINTS",
+    "RUNGS",
+    "Climb",
+    "Problem",
+    "Rung",
+    "climb",
+    "dimension",
+    "distance",
+    "guesses_needed",
+    "is_it_a_three",
+    "neuron_loss",
+    "small_network",
+    "two_points",
+]
+
+# The slide's two points, (3, 2) -> 1 and (-2, -3) -> 0, each after x0 = 1.
 POINTS = ((1.0, 3.0, 2.0), (1.0, -2.0, -3.0))
 LABELS = (1.0, 0.0)
 
 
 class Problem(NamedTuple):
-    """What is minimised.
+    """A loss to minimise.
 
     Attributes:
-      name: for tables.
-      params: where all rungs begin.
+      name: its name in tables.
+      params: the initial parameters, the same for all rungs.
       data: ``(inputs, targets)``.
-      goal: loss at which it counts as solved.
+      goal: the problem is solved when the loss is below it.
     """
 
     name: str
@@ -35,14 +53,14 @@ class Problem(NamedTuple):
 
 
 class Rung(NamedTuple):
-    """A way to minimise.
+    """An optimizer of the ladder.
 
     Attributes:
-      name: for tables.
-      scheme: of `optimizers.losses_per_call`.
-      objective: with the loss's arguments.
+      name: its name in tables.
+      scheme: what a call of the objective costs; see `optimizers.losses_per_call`.
+      objective: a function of parameters, inputs and targets: the loss, or loss and gradient.
       make: returns the optimizer for a problem.
-      steps: returns how many to take of it, at most.
+      steps: returns how many steps to take on a problem.
     """
 
     name: str
@@ -53,15 +71,15 @@ class Rung(NamedTuple):
 
 
 class Climb(NamedTuple):
-    """What one rung made of one problem.
+    """The run of one rung on one problem.
 
     Attributes:
       losses: ``(steps,)`` evaluations of the loss until each value was known; a gradient counts
-        for several.
+        as several.
       values: ``(steps,)`` the loss.
-      seconds: of all steps, once compiled.
-      needed: evaluations to the goal; None where it was not reached.
-      needed_seconds: time to the goal.
+      seconds: time of all steps, without compilation.
+      needed: evaluations of the loss to reach the goal; None if it was not reached.
+      needed_seconds: time to reach the goal, or None.
     """
 
     losses: np.ndarray
@@ -74,12 +92,12 @@ class Climb(NamedTuple):
 def two_points() -> Problem:
     """Returns the slide's problem: a sigmoid neuron with two inputs, from w = [-1, 0.5, 0.1]."""
     inputs = jnp.array([point[1:] for point in POINTS])
-    layer = mlp.Layer(jnp.array([[0.5], [0.1]]), jnp.array([-1.0]))
+    layer = Layer(jnp.array([[0.5], [0.1]]), jnp.array([-1.0]))
     return Problem("two points", (layer,), (inputs, jnp.array(LABELS)[:, None]), 0.005)
 
 
 def is_it_a_three() -> Problem:
-    """Returns "is it a 3?": one neuron on the embedded digits."""
+    """Returns the problem "is it a 3?": one neuron on the embedded digits."""
     train = data.load("digits", validation_split=0).train
     targets = jnp.asarray(train.targets[:, 3:4])
     params = mlp.init(jax.random.key(0), (64, 1))
@@ -87,7 +105,7 @@ def is_it_a_three() -> Problem:
 
 
 def small_network() -> Problem:
-    """Returns the network 64-16-10 on the embedded digits."""
+    """Returns the problem of a 64-16-10 network on the embedded digits."""
     train = data.load("digits", validation_split=0).train
     params = mlp.init(jax.random.key(0), (64, 16, 10))
     return Problem(
@@ -96,12 +114,13 @@ def small_network() -> Problem:
 
 
 def dimension(problem: Problem) -> int:
-    """Returns how many parameters a problem has."""
+    """Returns the number of a problem's parameters."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(problem.params))
 
 
-# The first of 0.1, 0.3, 1, 3, 10 and 30 to reach the goal in 2,000 steps, a tenth of them for
-# momentum and a hundredth for Adam. Momentum reaches that of 64-16-10 with none; its comes closest.
+# Of the rates 0.1, 0.3, 1, 3, 10 and 30 (a tenth of these for momentum, a hundredth for Adam), each
+# is one that reaches the goal in the fewest steps. On 64-16-10 momentum does not reach it in 2,000
+# steps at any rate; the rate here comes closest.
 _RATES = {
     "two points": {"plain": 10.0, "momentum": 3.0, "adam": 0.3},
     "is it a 3?": {"plain": 10.0, "momentum": 3.0, "adam": 0.1},
@@ -114,7 +133,7 @@ def _descent(problem: Problem) -> optimizers.Optimizer:
 
 
 def _numerical_steps(problem: Problem) -> int:
-    return 300 if dimension(problem) < 100 else 20  # of the last, a gradient takes thousands
+    return 300 if dimension(problem) < 100 else 20  # the network's gradient costs thousands
 
 
 RUNGS = (
@@ -186,14 +205,14 @@ RUNGS = (
 )
 
 
-def climb(rung: Rung, problem: Problem, seed: int = 0) -> Climb:
-    """Returns what a rung makes of a problem."""
+def climb(rung: Rung, problem: Problem) -> Climb:
+    """Runs a rung on a problem."""
     optimizer, steps = rung.make(problem), rung.steps(problem)
 
-    def run(key, params, *args):
+    def run(key: jax.Array, params: Any, *args: jax.Array) -> Any:
         return optimizers.minimize(optimizer, rung.objective, params, *args, key=key, steps=steps)
 
-    given = (jax.random.key(seed), problem.params, *problem.data)
+    given = (jax.random.key(0), problem.params, *problem.data)
     compiled = jax.jit(run).lower(*given).compile()
     start = time.perf_counter()
     _, history = jax.block_until_ready(compiled(*given))
@@ -201,7 +220,7 @@ def climb(rung: Rung, problem: Problem, seed: int = 0) -> Climb:
     values = np.asarray(history.values, np.float64)
     cost = optimizers.losses_per_call(rung.scheme, problem.params)
     losses = np.asarray(history.calls, np.int64) * cost
-    if rung.scheme != "value":  # known with the gradient, before the search along a line
+    if rung.scheme != "value":  # known before the step searches along a line
         losses = np.concatenate([[0], losses[:-1]]) + cost
     reached = np.flatnonzero(values < problem.goal)
     needed = int(losses[reached[0]]) if len(reached) else None
@@ -213,25 +232,31 @@ def guesses_needed(
     loss: Callable[[jax.Array], jax.Array],
     dimension: int,
     goal: float,
+    *,
     key: jax.Array,
     draws: int = 2**22,
 ) -> float:
-    """Returns how many guesses it takes on average, by the share of many that will do.
+    """Estimates how many random guesses of the weights it takes, on average, to reach a goal.
 
-    Slide "Random guessing again"; guesses are uniform in [-1, 1).
+    Slide "Random guessing again". The guesses are uniform in [-1, 1).
 
     Args:
-      loss: of a vector of weights.
-      dimension: how many weights.
-      goal: loss to come below.
-      key: draws the guesses.
-      draws: how many at least.
+      loss: a function of the weights, ``(dimension,)``.
+      dimension: the number of weights.
+      goal: a guess reaches it if its loss is below.
+      key: a key of `jax.random`, for the guesses.
+      draws: the least number of guesses to draw.
 
     Returns:
-      A number of guesses; NaN if fewer than twenty came below the goal, which tell too little.
+      Guesses drawn for each one that reached the goal; NaN if fewer than twenty did, which are too
+      few for an estimate.
 
     Raises:
-      ValueError: dimension zero.
+      ValueError: a dimension below 1.
+
+    Example:
+      >>> round(guesses_needed(lambda w: abs(w[0]), 1, 0.25, key=jax.random.key(0)))
+      4
     """
     if dimension < 1:
         raise ValueError(f"dimension must be 1 or more, got {dimension}")
@@ -244,8 +269,16 @@ _BLOCK = 2**16  # guesses in memory at once
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _hits(loss, dimension, blocks, key, goal):
-    def count(number):
+def _hits(
+    loss: Callable[[jax.Array], jax.Array],
+    dimension: int,
+    blocks: int,
+    key: jax.Array,
+    goal: float,
+) -> jax.Array:
+    """Returns how many of so many blocks of guesses reach the goal."""
+
+    def count(number: jax.Array) -> jax.Array:
         guesses = jax.random.uniform(
             jax.random.fold_in(key, number), (_BLOCK, dimension), minval=-1, maxval=1
         )
@@ -255,21 +288,29 @@ def _hits(loss, dimension, blocks, key, goal):
 
 
 def distance(key: jax.Array, dimension: int) -> Callable[[jax.Array], jax.Array]:
-    """Returns the squared distance of weights from hidden ones.
+    """Returns a loss: the squared distance of the weights from hidden weights, drawn at random.
 
-    It is the squared error, summed, of a linear neuron on as many points as weights, each of which
-    sees one weight alone.
+    It is the sum of squared errors of a linear neuron on as many points as weights, where each
+    point depends on one weight only.
+
+    Example:
+      >>> loss = distance(jax.random.key(0), 3)
+      >>> loss(jnp.zeros(3)).shape
+      ()
     """
     hidden = jax.random.uniform(key, (dimension,), minval=-1, maxval=1)
     return lambda w: jnp.sum((w - hidden) ** 2)
 
 
-def of_two_points(is_sigmoid: bool) -> Callable[[jax.Array], jax.Array]:
-    """Returns the mean squared error of w0, w1, w2 on the slide's two points."""
+def neuron_loss(activation: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Returns a loss: a neuron's mean squared error on the slide's two points.
+
+    Args:
+      activation: the neuron's output as a function of w0 + w1 x1 + w2 x2.
+
+    Example:
+      >>> float(neuron_loss(jax.nn.sigmoid)(jnp.zeros(3)))
+      0.25
+    """
     inputs, targets = jnp.array(POINTS), jnp.array(LABELS)
-
-    def loss(w):
-        logits = inputs @ w
-        return jnp.mean(((jax.nn.sigmoid(logits) if is_sigmoid else logits) - targets) ** 2)
-
-    return loss
+    return lambda w: jnp.mean((activation(inputs @ w) - targets) ** 2)

@@ -1,6 +1,4 @@
-"""One neuron's gradient on four ways, and what neurons can compute."""
-
-from typing import Any
+"""The gradient of one neuron, computed in four ways, and what neurons can compute."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +7,23 @@ import numpy as np
 from jaxnet import circuit, gradcheck, logic, mlp
 from jaxnet.lecture.page import Code, Formula, Section, Table, Text
 
+__all__ = ["chain", "section"]
 
-def chain(w: Any, x: Any, t: Any) -> Any:
-    """Returns the gradient of one neuron's squared error: MSE times sigmoid times dot product."""
+
+def chain(w: jax.Array, x: jax.Array, t: float) -> jax.Array:
+    """Returns the gradient of one neuron's squared error in its weights, by the chain rule.
+
+    Args:
+      w: ``(n,)`` weights.
+      x: ``(n,)`` inputs.
+      t: the target.
+    """
     sigma = jax.nn.sigmoid(x @ w)
     return 2 * (sigma - t) * sigma * (1 - sigma) * x
 
 
 def section() -> Section:
-    """One neuron's gradient on four ways, and what neurons can compute."""
+    """Returns the section on one neuron's gradient and on what neurons can compute."""
     with jax.enable_x64(True):
         w, x, t = jnp.array([-3.0, 2.0, -3.0]), jnp.array([1.0, -1.0, -2.0]), 1.0
 
@@ -63,8 +69,8 @@ def section() -> Section:
         'NAND gates universal for computation; Sigmoid example; "Layered" Logistic Regression',
         [
             Text(
-                "The gradient of one neuron's squared error is a product of three links, one for "
-                "each block of the circuit:"
+                "The gradient of one neuron's squared error is a product of three derivatives, one "
+                "for each block of the circuit:"
             ),
             Formula(
                 r"\frac{\partial}{\partial w} (\sigma - t)^2 = "
@@ -76,17 +82,18 @@ def section() -> Section:
             Table(
                 ("way", "w0", "w1", "w2"),
                 rows,
-                "Four ways to the same gradient, at w = (-3, 2, -3), x = (1, -1, -2), t = 1. Of "
-                f"the one by hand `gradcheck.check` says: {verdict}.",
+                "The same gradient, computed in four ways, at w = (-3, 2, -3), x = (1, -1, -2) and "
+                f"t = 1. The verdict of `gradcheck.check` on the one by hand: {verdict}.",
             ),
             Text(
-                "One neuron trained on the truth table of NAND, from random weights, has found w "
-                f"= ({bias[0]:.1f}, {weight[0, 0]:.1f}, {weight[1, 0]:.1f}). NANDs make any gate: "
-                "AND takes two of them, OR three, XOR four. One neuron can never be XOR, which no "
-                f"line separates. Two layers, 2-2-1, learn it by backpropagation, from {learnt} "
-                "of 100 random starts; from the others they get stuck."
+                "One neuron learns NAND from its truth table. Starting from random weights, it "
+                f"ends at w = ({bias[0]:.1f}, {weight[0, 0]:.1f}, {weight[1, 0]:.1f}). NANDs make "
+                "any other gate: AND takes two of them, OR three, XOR four. One neuron can never "
+                "compute XOR, because no straight line separates its ones from its zeros. A 2-2-1 "
+                f"network can. By backpropagation it learns XOR from {learnt} of 100 random "
+                "starts; from the others it gets stuck."
             ),
-            Table(("inputs", "AND", "OR", "XOR of four NANDs", "XOR learnt by 2-2-1"), table),
+            Table(("inputs", "AND", "OR", "XOR from four NANDs", "XOR learnt by 2-2-1"), table),
             Code([logic.from_nands]),
         ],
         {

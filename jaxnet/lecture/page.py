@@ -1,19 +1,39 @@
-"""A walk through the lecture as one HTML file that needs no script, font or server."""
+"""The page: sections of text, formulas, code, tables and pictures as one HTML file.
+
+It needs no script, no font and no server.
+"""
 
 import base64
 import html
 import inspect
 import textwrap
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from latex2mathml.converter import convert
 
 from jaxnet import plots
 
+__all__ = [
+    "Block",
+    "Code",
+    "Folded",
+    "Formula",
+    "Picture",
+    "Section",
+    "Table",
+    "Terminal",
+    "Text",
+    "named",
+    "pictures",
+    "render",
+    "source",
+]
+
 
 class Text(NamedTuple):
-    """A paragraph; what is between backquotes is code."""
+    """A paragraph. Text between backquotes is set as code."""
 
     text: str
 
@@ -25,11 +45,11 @@ class Formula(NamedTuple):
 
 
 class Code(NamedTuple):
-    """Functions whose source is shown as it is run.
+    """The source of functions, without their docstrings.
 
     Attributes:
-      functions: all of one file.
-      folded: whether they stand behind a line until the reader opens it.
+      functions: the functions; see `named` for private ones.
+      folded: whether the source is hidden until the reader opens it.
     """
 
     functions: Sequence[Callable[..., Any]]
@@ -37,7 +57,7 @@ class Code(NamedTuple):
 
 
 class Terminal(NamedTuple):
-    """Text as a terminal shows it."""
+    """The output of a program, in a fixed-width font."""
 
     text: str
 
@@ -46,10 +66,10 @@ class Picture(NamedTuple):
     """A picture.
 
     Attributes:
-      name: of its file, without the ending.
-      figure: of matplotlib.
-      caption: what there is to see; it is the picture's text for those who do not see it.
-      vector: whether it is kept as SVG: smaller than pixels where there are few lines.
+      name: the name of its file, without the suffix.
+      figure: a figure of matplotlib.
+      caption: what it shows; screen readers read this text, too.
+      vector: whether it is stored as SVG (smaller if it has few lines) or as PNG.
     """
 
     name: str
@@ -59,19 +79,19 @@ class Picture(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """The picture's file."""
+        """The bytes of the picture's file."""
         return plots.encode(self.figure, self.name, vector=self.vector)
 
 
 class Folded(NamedTuple):
-    """Pictures that stand behind a line until the reader opens it."""
+    """Pictures that are hidden until the reader opens them."""
 
     title: str
     pictures: Sequence[Picture]
 
 
 class Table(NamedTuple):
-    """A table; the first column names the rows."""
+    """A table. Its first column names the rows."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -82,14 +102,14 @@ Block = Text | Formula | Code | Terminal | Picture | Folded | Table
 
 
 class Section(NamedTuple):
-    """A part of the lecture, as it came out.
+    """A part of the lecture, with its results.
 
     Attributes:
-      name: short, for links and files.
-      title: heading.
-      slides: titles of the slides that it goes through.
-      blocks: what the reader sees.
-      numbers: what was measured, as plain values.
+      name: a short name, for links and files.
+      title: the heading.
+      slides: the titles of the slides that it covers.
+      blocks: the content of the page, in order.
+      numbers: the results, as plain values for a JSON file.
     """
 
     name: str
@@ -100,14 +120,20 @@ class Section(NamedTuple):
 
 
 def render(title: str, preface: str, sections: Sequence[Section]) -> str:
-    """Returns the page."""
+    """Returns the page as HTML.
+
+    Args:
+      title: the page's heading.
+      preface: the first paragraph.
+      sections: the page's sections, in order.
+    """
     links = "".join(f'<li><a href="#{each.name}">{_text(each.title)}</a></li>' for each in sections)
     body = "".join(map(_section, sections))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        '<link rel="icon" href="data:,">\n'  # else a browser asks for one
+        '<link rel="icon" href="data:,">\n'  # otherwise browsers request a favicon
         f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{_text(title)}</h1>\n<p>{_text(preface)}</p>\n<nav><ol>{links}</ol></nav>\n"
         f"{body}</main>\n</body>\n</html>\n"
@@ -115,7 +141,7 @@ def render(title: str, preface: str, sections: Sequence[Section]) -> str:
 
 
 def pictures(section: Section) -> list[Picture]:
-    """Returns a section's pictures, those that are folded away too."""
+    """Returns all pictures of a section, including the folded ones."""
     found: list[Picture] = []
     for block in section.blocks:
         if isinstance(block, Picture):
@@ -123,6 +149,14 @@ def pictures(section: Section) -> list[Picture]:
         elif isinstance(block, Folded):
             found.extend(block.pictures)
     return found
+
+
+def named(module: ModuleType, *names: str) -> list[Callable[..., Any]]:
+    """Returns functions of a module by name, to show their source.
+
+    The page may show a private function, but it never calls one.
+    """
+    return [getattr(module, name) for name in names]
 
 
 def source(function: Callable[..., Any]) -> str:
@@ -180,10 +214,10 @@ def _picture(picture: Picture) -> str:
     kind = "image/svg+xml" if picture.vector else "image/png"
     data = base64.b64encode(picture.content).decode()
     caption = _text(picture.caption)
-    # On a narrow screen, what is wide is moved rather than made too small to read.
-    kind_of = ' class="wide"' if picture.figure.get_figwidth() > _WIDE else ""
+    # On a narrow screen, a wide picture scrolls instead of shrinking until it cannot be read.
+    wide = ' class="wide"' if picture.figure.get_figwidth() > _WIDE else ""
     return (
-        f'<figure><div{kind_of}><img alt="{html.escape(picture.caption, quote=True)}" '
+        f'<figure><div{wide}><img alt="{html.escape(picture.caption, quote=True)}" '
         f'src="data:{kind};base64,{data}"></div><figcaption>{caption}</figcaption></figure>'
     )
 

@@ -1,4 +1,4 @@
-"""From guessing to L-BFGS, counted in evaluations of the loss."""
+"""From guessing to L-BFGS: what the optimizers of the ladder cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,21 @@ from jaxnet import mlp, optimizers, plots
 from jaxnet.lecture import differences, ladder
 from jaxnet.lecture.page import Code, Picture, Section, Table, Terminal, Text
 
-_GOALS = (0.25, 0.005)  # the slides'
+__all__ = ["losses_to_goal", "section", "slides_walk", "thin"]
+
+_GOALS = (0.25, 0.005)  # as on the slides
 _DATA = {
-    "two points": "the slide's 2",
+    "two points": "the slide's 2 points",
     "is it a 3?": "1,438 digits of 8 x 8",
     "64-16-10": "the same",
 }
 
 
 def slides_walk() -> dict[str, Any]:
-    """Returns the slide's two moves by hand and what coordinate descent makes of the same point."""
+    """Returns the slide's two moves by hand, and the steps of coordinate descent from there."""
     x, start = jnp.array(ladder.POINTS[0]), jnp.array([-1.0, 0.5, 0.1])
 
-    def penalty(w):
+    def penalty(w: jax.Array) -> jax.Array:
         return (w @ x - 1) ** 2
 
     optimizer = optimizers.coordinate_descent()
@@ -40,7 +42,7 @@ def slides_walk() -> dict[str, Any]:
 
 
 def section() -> Section:
-    """From guessing to L-BFGS, counted in evaluations of the loss."""
+    """Returns the section on the ladder of optimizers, from guessing to L-BFGS."""
     problems = {
         p.name: p for p in (ladder.two_points(), ladder.is_it_a_three(), ladder.small_network())
     }
@@ -63,7 +65,7 @@ def section() -> Section:
     distances = {d: ladder.distance(jax.random.fold_in(key, d), d) for d in dimensions}
     needed = {
         name: [
-            ladder.guesses_needed(f, d, goal * (d if mean else 1), key)
+            ladder.guesses_needed(f, d, goal * (d if mean else 1), key=key)
             for d, f in distances.items()
         ]
         for name, goal, mean in (
@@ -74,10 +76,10 @@ def section() -> Section:
     }
     of_two_points = {
         name: {
-            f"MSE < {goal}": ladder.guesses_needed(ladder.of_two_points(is_sigmoid), 3, goal, key)
+            f"MSE < {goal}": ladder.guesses_needed(ladder.neuron_loss(output), 3, goal, key=key)
             for goal in _GOALS
         }
-        for name, is_sigmoid in (("linear neuron", False), ("sigmoid neuron", True))
+        for name, output in (("linear neuron", jnp.positive), ("sigmoid neuron", jax.nn.sigmoid))
     }
     losses, seconds = [], []
     for rung in ladder.RUNGS:
@@ -116,8 +118,8 @@ def section() -> Section:
         "Random guessing again; Simple example; Coordinate Descent; Now that we know the gradient",
         [
             Text(
-                "The first optimizer guesses all weights anew, uniformly in [-1, 1), and keeps the "
-                "best. For the slide's two points and three weights that will do:"
+                "The first optimizer guesses all weights at random, uniformly in [-1, 1), and "
+                "keeps the best guess. For the slide's two points and three weights this is enough:"
             ),
             Table(
                 ("", *(f"MSE < {goal}" for goal in _GOALS)),
@@ -125,30 +127,33 @@ def section() -> Section:
                     (name, *(f"{guesses:,.0f}" for guesses in by_goal.values()))
                     for name, by_goal in of_two_points.items()
                 ],
-                "Guesses on average, by the share of 4 million that came below.",
+                "Average number of guesses to reach the goal, estimated from 4 million guesses.",
             ),
             Text(
-                "With every further weight that has to be right it takes several times as many. "
-                "The picture has a linear neuron that must get as many points right as it has "
-                "weights. By the mean of their errors it is allowed ever more in all, and guesses "
-                "grow slowly; by the sum they grow as those of a grid do."
+                "But every further weight that has to be right multiplies the number of guesses. "
+                "The picture shows it for a linear neuron that has to fit as many points as it has "
+                "weights. If the goal is for the sum of the squared errors, the number of guesses "
+                "grows exponentially, as on a grid. If it is for their mean, the sum may grow with "
+                "the number of weights, and the number of guesses grows slowly."
             ),
             Picture(
                 "guesses",
                 plots.lecture.guesses(list(dimensions), needed),
-                "Guesses that it takes on average, beside a grid of ten values a weight. Goals "
-                "that were met less than twenty times in 4 million are left out. The slide's 100, "
-                "1,000 and 1,000,000 for 2, 3 and 6 dimensions are 10 to the power of the "
-                "dimension, and right; its neuron, drawn in the plane, has three weights, as "
-                "w0 is one.",
+                "Average number of guesses to reach the goal, and the points of a grid with ten "
+                "values for each weight. Goals that fewer than twenty of 4 million guesses reached "
+                "are left out. The slide's 100, 1,000 and 1,000,000 for 2, 3 and 6 dimensions are "
+                "right: 10 to the power of the dimension. But the slide's neuron in the plane has "
+                "three weights, because the bias w0 is one of them.",
             ),
             Text(
-                "The second fixes all weights but one. From w = [-1, 0.5, 0.1] the point (3, 2) "
-                f"gives y = {walk['y']['start']:.1f} and should give 1. Raising w0 to -0.7 does "
-                "it, or w1 to 0.6: then w1 x1 is 1.8, and y = 1. (The slide adds 0.1 to 0.6 once "
-                "more and writes 0.7 and 2.1; y would be 1.3.) Coordinate descent looks to both "
-                "sides, and where the parabola through what it saw has its minimum: for a linear "
-                "neuron one step reaches it, whichever weight is drawn."
+                "The second optimizer, coordinate descent, changes one weight at a time. With "
+                "w = [-1, 0.5, 0.1], the point (3, 2) gives "
+                f"y = {walk['y']['start']:.1f} and should give 1. It does if w0 is raised to -0.7, "
+                "or if w1 is raised to 0.6: then w1 x1 = 1.8 and y = 1. (The slide goes 0.1 "
+                "further, to w1 = 0.7 and w1 x1 = 2.1, where y would be 1.3.) Coordinate descent "
+                "draws a weight, tries a step to each side, fits a parabola to the losses, and "
+                "tries the minimum of the parabola. The loss of a linear neuron is such a parabola "
+                "in each weight. So one step reaches the minimum, whichever weight is drawn:"
             ),
             Terminal(
                 "\n".join(
@@ -158,10 +163,11 @@ def section() -> Section:
             ),
             Code([optimizers.random_search, optimizers.coordinate_descent], folded=True),
             Text(
-                "A gradient says for all weights at once where down is. By differences it costs "
-                "a loss or two for every weight; by backpropagation it costs three losses, "
-                "however many weights there are (a backward pass multiplies twice as much as a "
-                "forward one, and counts as two). Three problems for all rungs, counted in losses:"
+                "A gradient tells the way down for all weights at once. By finite differences it "
+                "costs one or two evaluations of the loss for every weight. By backpropagation it "
+                "costs three, however many weights there are: a backward pass takes twice as many "
+                "multiplications as a forward pass, so it counts as two. All optimizers are "
+                "run on three problems:"
             ),
             Table(
                 ("problem", "network", "weights", "data", "goal: MSE below"),
@@ -175,37 +181,40 @@ def section() -> Section:
                     )
                     for name, problem in problems.items()
                 ],
-                "All neurons are sigmoids with biases. The first problem begins at "
-                "w = [-1, 0.5, 0.1], the others at random.",
+                "All neurons are sigmoids with biases. The first problem starts at "
+                "w = [-1, 0.5, 0.1], the others at random weights.",
             ),
             Picture(
                 "ladder",
                 plots.lecture.ladder(curves),
-                "The least loss so far over the losses evaluated. The black line is the goal. "
-                "Descent by hand and by jax.grad are one line: they take the same steps.",
+                "The least loss so far, over the number of evaluations of the loss. The black line "
+                "is the goal. Gradient descent by hand and by jax.grad take the same steps, so "
+                "their curves coincide.",
             ),
             Table(
-                ("losses to the goal", *problems),
+                ("evaluations of the loss", *problems),
                 losses,
-                "Learning rates were chosen on the problem. Where it says about, descent was not "
-                "run to its end: it goes the way of the gradient by hand, step by step.",
+                "Evaluations of the loss to reach the goal, each with the best of six learning "
+                'rates. A number with "about" is for gradient descent that was stopped early: it '
+                "is what the steps of the gradient by hand would cost.",
             ),
             Table(
-                ("seconds to the goal", *problems),
+                ("seconds", *problems),
                 seconds,
-                "Compiled, on this page's machine. Random guessing and the two points are all "
-                "overhead.",
+                "Seconds to reach the goal on the machine that made this page, without "
+                "compilation. On the two points they are mostly overhead, and so are those of "
+                "random guessing.",
             ),
             Text(
-                "So the lecture is right that guessing gets nowhere in 65 dimensions, and that "
-                "the gradient by backpropagation takes far fewer losses than the one by "
-                "differences. But not every rung is better than the one before. Coordinate "
-                "descent needs fewer losses than descent along a numerical gradient, which spends "
-                "one or two on every weight to make one small step of all, where coordinate "
-                "descent makes the best step of one. Central differences cost twice what forward "
-                "ones do, and are no use here for being more exact. And momentum, ahead on the "
-                "neuron, never reaches the goal on the network, at any rate that was tried: it "
-                "runs outputs into saturation, where the sigmoid is flat."
+                "So the lecture is right: guessing gets nowhere in 65 dimensions, and "
+                "backpropagation takes far fewer evaluations of the loss than finite differences. "
+                "But not every optimizer is better than the one before it. Coordinate descent "
+                "takes fewer evaluations than gradient descent by finite differences, which spends "
+                "one or two on every weight before it makes one small step. Central differences "
+                "cost twice as much as forward differences, and their higher accuracy does not "
+                "help here. And momentum, which beats plain gradient descent on the one neuron, "
+                "does not reach the goal on the network at any learning rate that was tried: it "
+                "drives outputs into saturation, where the sigmoid is flat."
             ),
         ],
         numbers,
@@ -215,9 +224,15 @@ def section() -> Section:
 def losses_to_goal(
     rung: ladder.Rung, problem: ladder.Problem, climbs: Mapping[str, ladder.Climb]
 ) -> str:
-    """Returns how many losses a rung needs; of numerical gradients, what their path would cost.
+    """Returns how many evaluations of the loss a rung takes to the goal, in words.
 
-    Descent along them goes the way of descent along the gradient by hand, at another price a step.
+    Gradient descent by finite differences takes the steps of the gradient by hand. Where it was
+    stopped early, the cost of those steps stands for it.
+
+    Args:
+      rung: one of `ladder.RUNGS`.
+      problem: one of the ladder's problems.
+      climbs: the runs of all rungs on it, by name.
     """
     climb, same_way = climbs[rung.name], climbs["gradient descent, gradient by hand"]
     if climb.needed:
@@ -229,7 +244,12 @@ def losses_to_goal(
     return f"not in {climb.losses[-1]:,}"
 
 
-def thin(values: np.ndarray, most: int = 200) -> list[float]:
-    """Returns at most so many of the values, denser at the beginning."""
+def thin(values: np.ndarray, *, most: int = 200) -> list[float]:
+    """Returns at most ``most`` of the values, evenly spaced on a logarithmic scale.
+
+    Example:
+      >>> thin(np.arange(1000), most=4)
+      [0.0, 9.0, 99.0, 999.0]
+    """
     at = np.unique(np.geomspace(1, len(values), most).astype(int)) - 1
     return np.asarray(values, float)[at].tolist()

@@ -1,4 +1,4 @@
-"""Finite differences: O(h) and O(h^2), measured."""
+"""Finite differences: their errors O(h) and O(h^2), measured."""
 
 import math
 from typing import Any
@@ -11,14 +11,16 @@ from jaxnet import data, gradcheck, mlp, plots
 from jaxnet.lecture import differences
 from jaxnet.lecture.page import Code, Formula, Picture, Section, Table, Text
 
+__all__ = ["product", "section"]
+
 
 def product(point: jax.Array) -> jax.Array:
-    """f(x, y) = x y."""
+    """Returns x y, the slide's example, at a point ``(2,)``."""
     return point[0] * point[1]
 
 
 def section() -> Section:
-    """O(h) and O(h^2), measured."""
+    """Returns the section on finite differences and their errors."""
     digits = data.load("digits", validation_split=0).train
     batch = (jnp.asarray(digits.inputs[:256]), jnp.asarray(digits.targets[:256]))
     params = mlp.init(jax.random.key(0), (64, 16, 10), dtype=jnp.float32)
@@ -57,15 +59,15 @@ def section() -> Section:
     numerical = gradcheck.finite_difference(product, point)
     return Section(
         "differences",
-        "Slopes from values",
+        "Finite differences",
         'But how do we figure out what\'s "Best"?; Quick review of derivatives',
         [
             Text(
-                "The slope of a function is a limit, and a computer has to stop before it. The "
-                "forward difference looks to one side, and is off by half of the curvature times "
-                "the step. The central one looks to both sides, where the curvature cancels: "
-                "what is left grows with the square of the step. That is why the slide calls the "
-                "first unbalanced."
+                "A derivative is the limit of difference quotients as their step h goes to 0. A "
+                "computer stops at a small h. The forward difference looks to one side only, which "
+                "is why the slide calls it unbalanced; its error grows with h. The central "
+                "difference looks to both sides, where the terms with f'' cancel; its error grows "
+                "with the square of h."
             ),
             Formula(
                 r"\frac{f(a+h)-f(a)}{h} = f'(a) + \frac{h}{2} f''(a) + O(h^2), \quad "
@@ -74,11 +76,12 @@ def section() -> Section:
             Picture(
                 "differences",
                 plots.lecture.difference_errors(curves),
-                "Relative errors over the step. From right to left they fall with h (forward) and "
-                "with its square (central), until the last digits of the values, divided by ever "
-                "smaller steps, take over. Where a step is so small that it changes no digit, "
-                "the slope is 0 and the error 1. Along a line x y is a parabola, whose central "
-                "difference is exact; errors of exactly 0 are not drawn.",
+                "Relative error of the derivative over the step h. From right to left, it falls "
+                "with h (forward) or with the square of h (central), until rounding takes over: "
+                "the rounding error of the values is divided by ever smaller steps. Where a step "
+                "is so small that the value does not change, the difference is 0 and its error 1. "
+                "Along a line, x y is a parabola, for which central differences are exact. Errors "
+                "of exactly 0 are not drawn.",
             ),
             Table(
                 ("function", "forward", "central"),
@@ -92,11 +95,12 @@ def section() -> Section:
                     )
                     for name in slopes
                 ],
-                "Fitted powers of the step, in float64; 1 and 2 are predicted.",
+                "The power of h with which the error grows, fitted in float64. In theory it is 1 "
+                "for forward and 2 for central differences.",
             ),
             Text(
-                "The slide's example: f(x, y) = x y at (5, -2) is -10, and its gradient (y, x). "
-                f"`jax.grad` says ({exact[0]:g}, {exact[1]:g}), central differences "
+                "The slide's example: f(x, y) = x y is -10 at (5, -2), and its gradient is (y, x). "
+                f"`jax.grad` gives ({exact[0]:g}, {exact[1]:g}), central differences "
                 f"({numerical[0]:.5g}, {numerical[1]:.5g})."
             ),
             Code([differences.errors]),
