@@ -78,6 +78,11 @@ class Picture(NamedTuple):
     vector: bool = True
 
     @property
+    def file_name(self) -> str:
+        """The name of the picture's file."""
+        return f"{self.name}.{'svg' if self.vector else 'png'}"
+
+    @property
     def content(self) -> bytes:
         """The bytes of the picture's file."""
         return plots.encode(self.figure, self.name, vector=self.vector)
