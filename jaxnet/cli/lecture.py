@@ -11,6 +11,7 @@ file with the numbers of each section.
 
 import contextlib
 import dataclasses
+import errno
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -156,6 +157,9 @@ def _hold(folder: Path) -> Iterator[None]:
 
 def _write(folder: Path, contents: dict[str, bytes]) -> None:
     """Writes all files; none takes its place before all are on the disk."""
+    for name in contents:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(folder / name))
     with contextlib.ExitStack() as stack:
         for name, content in contents.items():  # the page comes first here, so it moves last
             file = stack.enter_context(files.replacing(folder / name))

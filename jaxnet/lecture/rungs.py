@@ -29,9 +29,10 @@ def slides_walk() -> dict[str, Any]:
         return (w @ x - 1) ** 2
 
     optimizer = optimizers.coordinate_descent()
+    step = jax.jit(lambda key: optimizer.step(key, penalty, start, optimizer.init(start)))
     found = {}
     for seed in range(20):
-        w, _ = optimizer.step(jax.random.key(seed), penalty, start, optimizer.init(start))
+        w, _ = step(jax.random.key(seed))
         moved = int(np.argmax(np.abs(np.asarray(w - start))))
         found[f"w{moved}"] = round(float(w[moved]), 4)
     by_hand = {"start": start, "w0 = -0.7": start.at[0].set(-0.7), "w1 = 0.6": start.at[1].set(0.6)}
