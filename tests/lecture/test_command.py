@@ -28,10 +28,9 @@ def test_command_writes_page_pictures_and_numbers(tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_script_does_not_put_a_part_in_the_place_of_the_whole(run_script, tmp_path):
-    done = run_script("lecture.py", "--only", " neuron")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+def test_a_part_does_not_take_the_place_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("lecture", "--only", " neuron") == 0
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["lecture-part"]
 
 

@@ -75,7 +75,7 @@ def test_number_of_draws_need_not_fill_blocks():
     def loss(w):  # below the goal for a fifth of [-1, 1)
         return jnp.abs(w[0])
 
-    for draws in (60_000, 100_000, 2**17):
+    for draws in (60_000, 100_000):
         needed = ladder.guesses_needed(loss, 1, 0.2, key=jax.random.key(0), draws=draws)
         assert needed == pytest.approx(5, rel=0.05)
 
@@ -113,11 +113,17 @@ def test_one_neuron_reaches_its_goal_where_the_record_says(name, three, recorded
     assert found.needed == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.parametrize("name", [BY_HAND, JAX_GRAD, ADAM, LBFGS])
+@pytest.mark.parametrize("name", [BY_HAND, JAX_GRAD, ADAM])
 def test_the_network_reaches_its_goal_where_the_record_says(name, network, recorded, optax_dtypes):
     expected = recorded[network.name][name]
-    found = climb(name, network, 120 if name == LBFGS else 1100)
-    assert found.needed == pytest.approx(expected, rel=0.1)
+    assert climb(name, network, 1100).needed == pytest.approx(expected, rel=0.1)
+
+
+def test_search_along_a_line_counts_for_the_loss_after_it(network, recorded):
+    found = climb(LBFGS, network, 120)
+    assert found.losses[0] == 3  # a gradient; the search comes after
+    assert (np.diff(found.losses) >= 3).all()
+    assert found.needed == pytest.approx(recorded[network.name][LBFGS], rel=0.1)
 
 
 def test_on_the_network_coordinates_take_longer_and_momentum_saturates(network, recorded):
@@ -139,20 +145,14 @@ def test_the_record_is_what_the_whole_ladder_finds(recorded, optax_dtypes):
             assert found == (expected and pytest.approx(expected, rel=0.1)), rung.name
 
 
-def test_search_along_a_line_counts_for_the_loss_after_it():
-    found = climb(LBFGS, ladder.two_points(), 20)
-    assert found.losses[0] == 3  # a gradient; the search comes after
-
-
-@pytest.mark.parametrize("name", [FORWARD, CENTRAL])
-def test_descent_by_differences_takes_the_steps_of_the_gradient_by_hand(name, network):
+@pytest.mark.parametrize(("name", "tolerance"), [(FORWARD, 1e-2), (CENTRAL, 1e-3)])
+def test_descent_by_differences_takes_the_steps_of_the_gradient_by_hand(name, tolerance, network):
     inputs, targets = network.data
-    few = network._replace(data=(inputs[:50], targets[:50]))
-    by_hand = climb(BY_HAND, few, 20)
-    numerical = climb(name, few, 20)
-    np.testing.assert_allclose(numerical.values, by_hand.values, rtol=0.01)
+    few = network._replace(data=(inputs[:100], targets[:100]))
+    by_hand, numerical = climb(BY_HAND, few, 12), climb(name, few, 12)
+    np.testing.assert_allclose(numerical.values, by_hand.values, rtol=tolerance)
     cost = {FORWARD: 1211, CENTRAL: 2421}[name]
-    assert numerical.losses.tolist() == [cost * step for step in range(1, 21)]
+    assert numerical.losses.tolist() == [cost * step for step in range(1, 13)]
 
 
 def test_losses_of_descent_that_was_stopped_early_are_those_of_the_same_steps(network):
