@@ -100,7 +100,7 @@ def section() -> Section:
             Folded(
                 "Pictures of this circuit, box by box",
                 [
-                    Picture(f"traced_{number}", figure, f"The wires and gates of {path}.")
+                    Picture(f"traced_{number}", figure, f"The box {path}: its wires and gates.")
                     for number, (path, figure) in enumerate(plots.circuits(traced, title="program"))
                 ],
             ),

@@ -70,7 +70,7 @@ def section() -> Section:
             Text(
                 "The target of a 3 is 1 at output 3 and 0 at all others. The error at the output "
                 "goes back through the same weights. The gradient of a weight is the activation "
-                "that goes into it, times the error that comes back to the neuron behind it."
+                "that goes into it, times the error of the neuron that it leads to."
             ),
             pictures[1],
             Text(
