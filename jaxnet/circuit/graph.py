@@ -31,7 +31,7 @@ class Wire(NamedTuple):
     """
 
     value: jax.Array
-    gradient: jax.Array | None
+    gradient: Any
 
 
 class Box(NamedTuple):
@@ -85,7 +85,7 @@ class Trace(NamedTuple):
     gradient: Any
 
     @property
-    def value(self) -> jax.Array | tuple[jax.Array, ...]:
+    def value(self) -> Any:
         """The output; a tuple if there are several."""
         return self.results[0] if len(self.results) == 1 else self.results
 
@@ -120,7 +120,7 @@ def show(value: jax.Array | None) -> str:
     )
 
 
-def constant(value: jax.Array) -> str:
+def constant(value: jax.Array | np.ndarray) -> str:
     """Returns a constant as text: a number, or an array's dtype and shape.
 
     Example:

@@ -24,8 +24,9 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
     """Draws the pictures of a finished run into its folder, each whole or not at all.
 
     They are ``training.png`` (loss and accuracy over epochs), ``weights.png`` (the first layer as
-    heat maps), ``confusion.png`` and, if there are mistakes, ``mistakes.png`` (the worst, with
-    their images). A picture that is there already stays until the new one is complete.
+    heat maps), ``confusion.png``, if the record holds a confusion matrix, and ``mistakes.png`` (the
+    worst, with their images), if there are any. A picture of an earlier call stays until the new
+    one is complete.
 
     Args:
       directory: the folder of a `record.Record` with metrics, summary, mistakes and parameters.
@@ -46,15 +47,18 @@ def draw_run(directory: str | os.PathLike) -> list[Path]:
     directory = Path(directory)
     run = _read(directory)
     with styled():
-        figures = [
+        matrix = run.summary["confusion"]
+        figures = (
             training(run.metrics, run.summary),
             first_layer(run.weight, run.summary["image_shape"]),
-            confusion(run.summary["confusion"]),
-            *([mistakes(run.worst, run.summary)] if run.worst else []),
-        ]
-        paths = [directory / name for name, _ in zip(record.PICTURES, figures, strict=False)]
-        for figure, path in zip(figures, paths, strict=True):
-            save(figure, path, crop=True)
+            None if matrix is None else confusion(matrix),
+            mistakes(run.worst, run.summary) if run.worst else None,
+        )
+        paths = []
+        for figure, name in zip(figures, record.PICTURES, strict=True):
+            if figure is not None:
+                paths.append(directory / name)
+                save(figure, paths[-1], crop=True)
     return paths
 
 
@@ -115,18 +119,21 @@ def _summary_of(read: Any, pixels: int) -> dict[str, Any]:
     """Returns what is drawn of a summary."""
     names = ("test_loss", "test_accuracy", "test_examples", "image_shape", "confusion")
     found = _fields(read, *names)
-    finite([found["test_loss"], found["test_accuracy"]])  # numbers
-    count = found["test_examples"]
+    finite([found["test_loss"]])  # a number
+    accuracy, count = found["test_accuracy"], found["test_examples"]
+    _expect(0 <= accuracy <= 1, f"test_accuracy must be of 0 to 1, got {accuracy!r}")
     _expect(isinstance(count, int), f"test_examples must be a count, got {count!r}")
-    shape, matrix = tuple(found["image_shape"]), np.array(found["confusion"])
+    shape, matrix = tuple(found["image_shape"]), found["confusion"]
     _expect(
         len(shape) == 2 and shape[0] * shape[1] == pixels,
         f"image_shape must be of {pixels} pixels, as [0].weight has rows, got {shape}",
     )
-    _expect(
-        matrix.ndim == 2 and len(set(matrix.shape)) == 1 and matrix.dtype.kind in "iu",
-        f"confusion must be a square of counts, got shape {matrix.shape} of {matrix.dtype}",
-    )
+    if matrix is not None:
+        matrix = np.array(matrix)
+        _expect(
+            matrix.ndim == 2 and len(set(matrix.shape)) == 1 and matrix.dtype.kind in "iu",
+            f"confusion must be a square of counts, got shape {matrix.shape} of {matrix.dtype}",
+        )
     return found | {"image_shape": shape, "confusion": matrix, "unit": read.get("unit", "epoch")}
 
 
@@ -292,11 +299,11 @@ def mistakes(worst: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
     Args:
       worst: mistakes, the worst first, each with ``image`` (rows of grey levels, 0 to 255),
         ``label`` and ``predicted``; at least one, of which 24 are shown.
-      summary: of the run: ``confusion``, the matrix of counts, and ``test_examples``, their sum.
+      summary: of the run: ``test_accuracy`` and ``test_examples``.
 
     Example:
       >>> mistake = {"image": [[0, 255], [255, 0]], "label": 0, "predicted": 1}
-      >>> summary = {"confusion": [[9, 1], [0, 10]], "test_examples": 20}
+      >>> summary = {"test_accuracy": 0.95, "test_examples": 20}
       >>> mistakes([mistake], summary).axes[0].get_title()
       'The 1 mistakes among 20 test images'
     """
@@ -313,8 +320,7 @@ def mistakes(worst: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
         middle = left + (images.shape[2] - 1) / 2
         text = f"{mistake['label']} read as {mistake['predicted']}"
         axes.text(middle, top - 0.06 * images.shape[1] - 0.5, text, ha="center", fontsize=7)
-    confusion = np.array(summary["confusion"])
-    wrong = confusion.sum() - np.trace(confusion)
+    wrong = round((1 - summary["test_accuracy"]) * summary["test_examples"])
     which = f"The {wrong:,}" if wrong == len(shown) else f"The {len(shown)} worst of {wrong:,}"
     axes.set_title(f"{which} mistakes among {summary['test_examples']:,} test images", pad=18)
     return figure

@@ -8,6 +8,8 @@ from jaxnet.plots import benchmark
 
 from ..conftest import ROOT
 
+POINT = {"seconds": [0.1, 0.2, 0.4], "median": 0.2, "peak_mb": 9.0, "compiled": None}
+
 
 def test_a_roofline_shows_each_program_at_its_intensity():
     programs = {"ours": (100.0, 300.0), "theirs": (25.0, 200.0), "again": (25.0, 199.0)}
@@ -24,10 +26,9 @@ def test_a_roofline_shows_each_program_at_its_intensity():
 
 
 def test_scaling_has_a_column_for_each_curve():
-    point = {"seconds": [0.1, 0.2, 0.4], "median": 0.2, "peak_mb": 9.0, "compiled": None}
     curves = {
-        "batch": [{"size": 1, **point}, {"size": 2, **point}],
-        "depth": [{"size": 1, **point}],
+        "batch": [{"size": 1, **POINT}, {"size": 2, **POINT}],
+        "depth": [{"size": 1, **POINT}],
     }
     figure = benchmark.scaling(curves, exponents={"batch": 0.5, "depth": "nan"})
     figure.draw_without_rendering()
@@ -35,12 +36,16 @@ def test_scaling_has_a_column_for_each_curve():
     assert titles == ["batch, power 0.50", "depth, power nan", "", ""]
 
 
-@pytest.mark.parametrize("name", ["roofline", "scaling"])
-def test_the_stored_records_have_their_pictures(tmp_path, name):
-    suite = {"roofline": "step", "scaling": "scaling"}[name]
-    stored = ROOT / "results" / "benchmark" / f"{suite}-cpu-2.json"
-    pictures.draw(name, json.loads(stored.read_text()), tmp_path / "picture.png")
+def test_the_stored_record_of_steps_has_its_picture(tmp_path):
+    stored = ROOT / "results" / "benchmark" / "step-cpu-2.json"
+    pictures.draw("roofline", json.loads(stored.read_text()), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_record_of_scaling_has_its_picture(tmp_path):
+    record = {"curves": {"batch": [{"size": 1, **POINT}]}, "exponents": {"batch": 1.0}}
+    pictures.draw("scaling", record, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5_000
 
 
 @pytest.mark.parametrize(

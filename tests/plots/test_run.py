@@ -64,7 +64,7 @@ def test_weights_that_are_not_finite_are_white():
 
 def test_thousands_of_mistakes_are_written_as_such():
     mistake = {"image": [[0, 255], [255, 0]], "label": 0, "predicted": 1}
-    summary = {"confusion": [[5_000, 1_234], [0, 5_000]], "test_examples": 11_234}
+    summary = {"test_accuracy": 1 - 1_234 / 11_234, "test_examples": 11_234}
     (axes,) = plots.mistakes([mistake] * 3, summary).axes
     assert axes.get_title() == "The 3 worst of 1,234 mistakes among 11,234 test images"
 
@@ -79,6 +79,12 @@ def folder(tmp_path):
     record.write_json(tmp_path / record.MISTAKES, [mistake])
     (tmp_path / record.METRICS).write_text(json.dumps(an_epoch(1)) + "\n")
     return tmp_path
+
+
+def test_a_record_without_a_confusion_matrix_has_no_picture_of_it(folder):
+    change("summary.json", confusion=None)(folder)
+    names = {path.name for path in plots.draw_run(folder)}
+    assert names == set(record.PICTURES) - {"confusion.png"}
 
 
 def names_in(folder):
@@ -134,6 +140,7 @@ def write(name, content):
         (change("summary.json", test_loss="low"), "summary.json .*: could not convert"),
         (change("summary.json", image_shape=[2, 3]), r"summary.json .* 4 pixels, .* got \(2, 3\)"),
         (change("summary.json", confusion=[1]), "summary.json .*: confusion must be a square"),
+        (change("summary.json", test_accuracy=2), "summary.json .* 0 to 1, got 2"),
         (change("summary.json", test_examples="ten"), "summary.json .* a count, got 'ten'"),
         (write("metrics.jsonl", '{"epoch": 1}\n'), "metrics.jsonl .*: it lacks 'train_loss'"),
         (write("mistakes.json", '[{"image": [[1]]}]'), "mistakes.json .*: it lacks 'label'"),
