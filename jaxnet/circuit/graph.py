@@ -93,7 +93,7 @@ class Trace(NamedTuple):
         return text.table(("wire", "gate", "value", "gradient"), _rows(self, "", {}))
 
 
-def show(value: jax.Array | None) -> str:
+def show(value: jax.Array | np.ndarray | None) -> str:
     """Returns a value as short text: four digits; of a large array its shape and norm.
 
     Args:
@@ -105,7 +105,7 @@ def show(value: jax.Array | None) -> str:
     """
     if value is None:
         return ""
-    if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return str(value.aval)
     array = np.asarray(value)
     if array.size > _SMALL:
