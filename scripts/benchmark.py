@@ -107,11 +107,9 @@ def main(flags: Flags) -> int:
         record.write_json(path, numbers)
         print(f"\n{suite}\n\n{found.table}\n\nrecord: {path}", flush=True)
         for name in found.pictures:
-            from jaxnet import plots  # only now, so that it is no part of what is measured
+            from suites import pictures  # only now: what is measured does without matplotlib
 
-            with plots.styled():
-                figure = getattr(plots.benchmark, name)(numbers)
-            figure.savefig(flags.out / f"{name}.png", dpi=110)
+            pictures.draw(name, numbers, flags.out / f"{name}.png")
     return 0
 
 

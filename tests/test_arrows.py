@@ -27,7 +27,7 @@ ARROWS = {
     "circuit": "jaxprs text",
     "data": "files text types",
     "train": "backprop checkpoint data files gradcheck mlp products record text types",
-    "plots": "circuit record text",
+    "plots": "circuit files record text",
     "lecture": "backprop circuit data files gradcheck logic mlp optimizers plots record text train "
     "types",
 }

@@ -1,8 +1,8 @@
 """The lecture's computational graphs: values forward, gradients backward, gate by gate.
 
-`build` makes a circuit of the slides' gates, whose local derivatives stand beside them; `trace`
-makes one of any function that JAX can differentiate. Both end in a `Trace`, which is text as a
-string, and which `jaxnet.plots.circuit` draws.
+`build` connects the slides' gates, each written with its derivative, and `run` evaluates the
+circuit. `trace` does the same for any function that JAX can differentiate. Both return a `Trace`:
+``print(trace)`` shows it as a table, and `jaxnet.plots.circuit` draws it.
 """
 
 from jaxnet.circuit.gates import (

@@ -1,4 +1,4 @@
-"""The slides' gates, and circuits of them."""
+"""The slides' gates, and circuits that are built from them."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -6,17 +6,41 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxnet.circuit.graph import Box, Trace, Wire
 
+__all__ = [
+    "ADD",
+    "EXP",
+    "MULTIPLY",
+    "RECIPROCAL",
+    "SIGMOID",
+    "Circuit",
+    "Gate",
+    "Node",
+    "backward",
+    "build",
+    "forward",
+    "run",
+    "scale",
+    "shift",
+]
+
 
 class Gate(NamedTuple):
-    """An operation, and beside it its derivative.
+    """An operation and its derivative.
 
     Attributes:
-      name: as drawn.
-      forward: of its inputs, returns the output.
-      local: of the output and the inputs, returns the derivative in each input, as a tuple.
+      name: the name that is drawn.
+      forward: ``forward(*inputs)`` returns the output.
+      local: ``local(output, *inputs)`` returns a tuple: the derivative of the output with respect
+        to each input.
+
+    Example:
+      >>> square = Gate("x²", lambda x: x**2, lambda f, x: (2 * x,))
+      >>> square.forward(3), square.local(9, 3)
+      (9, (6,))
     """
 
     name: str
@@ -28,22 +52,38 @@ ADD = Gate("+", lambda x, y: x + y, lambda f, x, y: (1.0, 1.0))
 MULTIPLY = Gate("*", lambda x, y: x * y, lambda f, x, y: (y, x))
 RECIPROCAL = Gate("1/x", lambda x: 1 / x, lambda f, x: (-1 / x**2,))
 EXP = Gate("exp", jnp.exp, lambda f, x: (f,))
-# The last four of the sigmoid neuron's gates in one: 1 / (1 + exp(-1 * x)).
+# Four gates of the slide's sigmoid neuron in one: 1 / (1 + exp(-1 * x)).
 SIGMOID = Gate("σ", jax.nn.sigmoid, lambda f, x: (f * (1 - f),))
 
 
 def scale(a: float) -> Gate:
-    """Returns the gate ``a x``."""
+    """Returns the gate that multiplies by a constant, ``a x``.
+
+    Example:
+      >>> scale(-1).forward(3.0)
+      -3.0
+    """
     return Gate(f"{a:g} x", lambda x: a * x, lambda f, x: (a,))
 
 
 def shift(c: float) -> Gate:
-    """Returns the gate ``c + x``."""
+    """Returns the gate that adds a constant, ``c + x``.
+
+    Example:
+      >>> shift(1).forward(3.0)
+      4.0
+    """
     return Gate(f"{c:g} + x", lambda x: c + x, lambda f, x: (1.0,))
 
 
 class Node(NamedTuple):
-    """A gate in its place: the wire that comes out, and those that go in."""
+    """A gate of a circuit, with the names of its wires.
+
+    Attributes:
+      output: the name of the wire that it computes.
+      gate: the operation.
+      inputs: the names of the wires that it reads, in the operation's order.
+    """
 
     output: str
     gate: Gate
@@ -51,36 +91,49 @@ class Node(NamedTuple):
 
 
 class Circuit(NamedTuple):
-    """Gates and the wires between them; as a function, ``circuit(x=-2.0, y=5.0)``.
+    """Gates and the wires between them; see `build`. It is a function of its inputs, too.
 
     Attributes:
-      inputs: names of the wires that come in.
-      nodes: in an order in which every wire is there before it is used. What the last one puts out
-        is the circuit's output.
+      inputs: names of the input wires.
+      nodes: the gates; each reads only inputs and outputs of gates before it. The output of the
+        last gate is the circuit's.
+
+    Example:
+      >>> f = build(["x", "y"], ("f", MULTIPLY, "x", "y"))
+      >>> print(f(x=-2.0, y=5.0))
+      -10.0
     """
 
     inputs: tuple[str, ...]
     nodes: tuple[Node, ...]
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, **inputs: ArrayLike) -> jax.Array:
         """Returns the output. JAX can differentiate it, independently of `backward`."""
         return forward(self, inputs)[self.nodes[-1].output]
 
 
 def build(inputs: Sequence[str], *nodes: tuple[Any, ...]) -> Circuit:
-    """Returns a circuit, once its wires fit.
-
-    ``build(["x", "y", "z"], ("q", ADD, "x", "y"), ("f", MULTIPLY, "q", "z"))`` is the slide
-    "Compound expressions", f = (x + y) z.
+    """Returns a circuit of gates, given in the order in which they are computed.
 
     Args:
-      inputs: names of the wires that come in.
-      *nodes: the name of the wire that comes out, the gate, the names of those that go in.
+      inputs: names of the input wires.
+      *nodes: for each gate a tuple: the name of its output wire, the gate, the names of its input
+        wires.
+
+    Returns:
+      The circuit; its output is the last gate's.
 
     Raises:
-      ValueError: no gates, a name that is used twice, a wire that is not there (yet), or a gate
-        with too few or too many.
+      ValueError: no gates, a name that is used twice, a wire that no earlier gate computes, or a
+        gate with the wrong number of inputs.
       TypeError: a node of another form.
+
+    Example:
+      The slide "Compound expressions", f = (x + y) z:
+
+      >>> f = build(["x", "y", "z"], ("q", ADD, "x", "y"), ("f", MULTIPLY, "q", "z"))
+      >>> print(f(x=-2, y=5, z=-4))
+      -12.0
     """
     if not nodes:
         raise ValueError("a circuit must have a gate, got none")
@@ -110,17 +163,24 @@ def build(inputs: Sequence[str], *nodes: tuple[Any, ...]) -> Circuit:
 
 
 def forward(
-    circuit: Circuit, inputs: Mapping[str, Any], *, decimals: int | None = None
-) -> dict[str, Any]:
-    """Returns the value of every wire.
+    circuit: Circuit, inputs: Mapping[str, ArrayLike], *, decimals: int | None = None
+) -> dict[str, jax.Array]:
+    """Returns the value of every wire, by name.
 
     Args:
       circuit: see `build`.
-      inputs: a number or an array for each wire that comes in, all of one shape.
-      decimals: to which every gate rounds what it puts out, as one does by hand; None for all.
+      inputs: for each input wire a number or an array; all of the same shape, converted to JAX's
+        default float dtype.
+      decimals: every gate rounds its output to so many decimals, as on the slides; None means no
+        rounding.
 
     Raises:
-      ValueError: inputs that are missing, that the circuit does not have, or of several shapes.
+      ValueError: a missing or unknown input, or inputs of different shapes.
+
+    Example:
+      >>> double = build(["x"], ("f", scale(2), "x"))
+      >>> print(forward(double, {"x": 3})["f"])
+      6.0
     """
     if set(inputs) != set(circuit.inputs):
         expected, got = ", ".join(circuit.inputs), ", ".join(inputs) or "none"
@@ -135,17 +195,24 @@ def forward(
 
 
 def backward(
-    circuit: Circuit, values: Mapping[str, Any], *, decimals: int | None = None
-) -> dict[str, Any]:
-    """Returns the gradient of the output in every wire, by the chain rule.
+    circuit: Circuit, values: Mapping[str, jax.Array], *, decimals: int | None = None
+) -> dict[str, jax.Array]:
+    """Returns the gradient of the output with respect to every wire, by the chain rule.
 
-    From the output back, each gate multiplies what it is given by its local derivatives; where a
-    wire goes to several gates, what comes back is added. Slides "Sigmoid example".
+    From the last gate to the first, each multiplies the gradient of its output by its local
+    derivatives. The gradients that several gates send back to one wire are added. Slides
+    "Sigmoid example".
 
     Args:
       circuit: see `build`.
-      values: of `forward`.
-      decimals: to which every gate rounds what it hands back; None for all.
+      values: the value of every wire, from `forward`.
+      decimals: every gate rounds the gradients that it sends back to so many decimals; None means
+        no rounding.
+
+    Example:
+      >>> square = build(["x"], ("f", MULTIPLY, "x", "x"))
+      >>> print(backward(square, forward(square, {"x": 3}))["x"])
+      6.0
     """
     output = circuit.nodes[-1].output
     gradients = {name: jnp.zeros_like(value) for name, value in values.items()}
@@ -159,10 +226,21 @@ def backward(
     return gradients
 
 
-def run(circuit: Circuit, inputs: Mapping[str, Any], *, decimals: int | None = None) -> Trace:
-    """Returns a circuit with all values and gradients.
+def run(circuit: Circuit, inputs: Mapping[str, ArrayLike], *, decimals: int | None = None) -> Trace:
+    """Returns a circuit with all values and gradients: `forward`, then `backward`.
 
-    The arguments and errors are those of `forward`.
+    Args:
+      circuit: see `build`.
+      inputs: see `forward`.
+      decimals: for both passes; see `forward` and `backward`.
+
+    Raises:
+      ValueError: see `forward`.
+
+    Example:
+      >>> square = build(["x"], ("f", MULTIPLY, "x", "x"))
+      >>> print(run(square, {"x": 3}).gradient["x"])
+      6.0
     """
     values = forward(circuit, inputs, decimals=decimals)
     gradients = backward(circuit, values, decimals=decimals)
@@ -176,5 +254,5 @@ def run(circuit: Circuit, inputs: Mapping[str, Any], *, decimals: int | None = N
     )
 
 
-def _round(value: Any, decimals: int | None) -> Any:
+def _round(value: jax.Array, decimals: int | None) -> jax.Array:
     return value if decimals is None else jnp.round(value, decimals)

@@ -1,4 +1,4 @@
-"""What a circuit went through: wires with values and gradients, and the gates between them."""
+"""An evaluated circuit: wires with values and gradients, and the gates between them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -6,38 +6,48 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxnet import text
 
 __all__ = ["Box", "Trace", "Wire", "constant", "show"]
 
 _SMALL = 4  # elements up to which an array is shown in full
-_FEW = 3  # inputs that are named in a table
+_FEW = 3  # inputs of a gate that are named in a table
 
 
 class Wire(NamedTuple):
-    """What passes between gates.
+    """A value that passes between gates, and the gradient that comes back.
 
     Attributes:
-      value: on the way forward, an array.
-      gradient: of the output in this value, on the way back; None where nothing flows back, because
-        the output does not depend on it, or nothing that is differentiated does.
+      value: an array of any shape.
+      gradient: the derivative of the output with respect to the value, of the same shape; None
+        where no gradient flows: the output does not depend on the value, or the value does not
+        depend on the arguments that are differentiated.
+
+    Example:
+      >>> Wire(jnp.array(2.0), jnp.array(-4.0)).gradient is None
+      False
     """
 
-    value: Any
+    value: jax.Array
     gradient: Any
 
 
 class Box(NamedTuple):
-    """A gate, or a function of gates.
+    """A gate, or a function that is itself a circuit.
 
     Attributes:
-      name: what it does, as drawn: ``+``, ``*``, ``exp``.
-      inputs: names of wires, or constants as text.
+      name: the operation, as drawn: ``+``, ``*``, ``exp``.
+      inputs: names of wires; a constant stands here as text.
       outputs: names of wires.
-      inside: the gates that it is made of, if it can be opened; of a loop, its last step. Gradients
-        inside are those of the gates. Where a `jax.custom_vjp` tells another, they need not agree
-        with the gradients outside.
+      inside: the circuit of a function (of a loop: its last iteration), or None for a gate. Inside,
+        every gradient follows from the gates. A function with a derivative of its own,
+        `jax.custom_vjp`, is different outside: there, its own derivative counts.
+
+    Example:
+      >>> Box("+", ("x", "y"), ("q",)).outputs
+      ('q',)
     """
 
     name: str
@@ -50,40 +60,52 @@ class Trace(NamedTuple):
     """A circuit with all values and gradients; ``str(trace)`` is a table.
 
     Attributes:
-      inputs: names of the wires that come in.
-      outputs: names of the wires that go out.
-      boxes: in the order of the forward pass.
-      wires: by name.
-      results: the values that go out.
-      gradient: of the output in the arguments: a pytree like that which was differentiated.
+      inputs: names of the circuit's input wires.
+      outputs: names of its output wires.
+      boxes: the gates, in the order of the forward pass.
+      wires: every wire, by name.
+      results: the values of the outputs.
+      gradient: the gradient of the output, a pytree like the arguments that are differentiated.
+
+    Example:
+      >>> from jaxnet import circuit
+      >>> square = circuit.build(["x"], ("f", circuit.MULTIPLY, "x", "x"))
+      >>> print(circuit.run(square, {"x": 3}))
+      wire  gate   value  gradient
+      ----  -----  -----  --------
+      x            3      6
+      f     * x x  9      1
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     boxes: tuple[Box, ...]
     wires: Mapping[str, Wire]
-    results: tuple[Any, ...]
+    results: tuple[jax.Array, ...]
     gradient: Any
 
     @property
     def value(self) -> Any:
-        """What goes out; of several, a tuple."""
+        """The output; a tuple if there are several."""
         return self.results[0] if len(self.results) == 1 else self.results
 
     def __str__(self) -> str:
         return text.table(("wire", "gate", "value", "gradient"), _rows(self, "", {}))
 
 
-def show(value: Any) -> str:
-    """Returns a number with four digits; of a large array, its shape and norm.
+def show(value: jax.Array | np.ndarray | None) -> str:
+    """Returns a value as short text: four digits; of a large array its shape and norm.
+
+    Args:
+      value: an array of any shape and dtype; None, for no value, is empty text.
 
     Example:
-      >>> show(jnp.asarray(0.123456)), show(jnp.ones((3, 3)))
-      ('0.1235', '[3×3] norm 3')
+      >>> show(jnp.array([0.123456, 2.0])), show(jnp.ones((3, 3)))
+      ('[0.1235 2]', '[3×3] norm 3')
     """
     if value is None:
         return ""
-    if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return str(value.aval)
     array = np.asarray(value)
     if array.size > _SMALL:
@@ -98,12 +120,12 @@ def show(value: Any) -> str:
     )
 
 
-def constant(value: Any) -> str:
+def constant(value: jax.Array | np.ndarray) -> str:
     """Returns a constant as text: a number, or an array's dtype and shape.
 
     Example:
-      >>> constant(jnp.asarray(2.0)), constant(np.zeros((2, 3), np.float32))
-      ('2', 'float32[2×3]')
+      >>> constant(jnp.float32(0.5)), constant(jnp.ones((3, 2), "float32"))
+      ('0.5', 'float32[3×2]')
     """
     return show(value) if np.size(value) == 1 else f"{value.dtype}[{_shape(value)}]"
 
@@ -112,7 +134,7 @@ def _shape(array: Any) -> str:
     return "×".join(map(str, array.shape))
 
 
-def _wide(dtype: Any) -> Any:
+def _wide(dtype: DTypeLike) -> DTypeLike:
     return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
 
 
@@ -125,6 +147,8 @@ def _number(value: Any) -> str:
 def _rows(
     trace: Trace, indent: str, known: Mapping[str, Wire]
 ) -> Iterator[tuple[str, str, str, str]]:
+    """Yields the rows of a trace's table; inputs that a table around it shows are left out."""
+
     def row(name: str, gate: str) -> tuple[str, str, str, str]:
         wire = trace.wires[name]
         return indent + name, gate, show(wire.value), show(wire.gradient)

@@ -1,10 +1,10 @@
-"""Every picture, drawn from results; nothing else imports matplotlib."""
+"""All pictures, drawn from results. Nothing else in the project imports matplotlib."""
 
 from jaxnet.plots import benchmark, lecture
 from jaxnet.plots.audit import convergence, detection, error_map, slopes
 from jaxnet.plots.circuit import circuit, circuits
 from jaxnet.plots.run import confusion, draw_run, first_layer, mistakes, training
-from jaxnet.plots.style import encode, styled
+from jaxnet.plots.style import encode, save, styled
 
 __all__ = [
     "benchmark",
@@ -19,6 +19,7 @@ __all__ = [
     "first_layer",
     "lecture",
     "mistakes",
+    "save",
     "slopes",
     "styled",
     "training",

@@ -1,70 +1,89 @@
 """The pictures of a gradient audit."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from jaxnet.plots.numbers import finite
 from jaxnet.plots.style import BLUE, GREY, ORANGE, plain_powers
+
+__all__ = ["convergence", "detection", "error_map", "slopes"]
 
 _SHOWN = 256  # rows and columns of a heat map
 
 
-def convergence(curves: dict[str, Any]) -> Figure:
-    """Returns the V of a difference quotient's error over its step, measured and predicted.
+def convergence(curves: Mapping[str, Any]) -> Figure:
+    """Returns the error of finite differences over their step, measured and predicted.
+
+    Truncation makes it fall with the step and rounding makes it rise again: a V.
 
     Args:
-      curves: a `gradcheck.Convergence` as plain values: ``path``, ``dtype``, ``steps``, ``chosen``,
-        and for ``forward`` and ``central`` the fields of a `gradcheck.Curve`.
+      curves: a `gradcheck.Convergence` as JSON: ``path``, ``dtype``, ``steps``, ``chosen``, and for
+        ``forward`` and ``central`` the fields of a `gradcheck.Curve`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnet import gradcheck, text
+      >>> found = gradcheck.convergence(lambda x: jnp.sum(x**3), jnp.array([1.0, 2.0]))
+      >>> figure = convergence(text.plain(found))
+      >>> figure.axes[0].get_xlabel()
+      "step, relative to the leaf's scale"
     """
     figure = Figure(figsize=(6, 4.8), layout="constrained")
     axes = figure.subplots()
-    steps = np.array(curves["steps"])
+    steps, measured = np.array(curves["steps"]), np.array([])
     for scheme, color in (("forward", ORANGE), ("central", BLUE)):
         curve = curves[scheme]
-        order, errors = curve["order"], np.array(curve["errors"], float)
-        label = f"{scheme}: slope {curve['slope']:.3f}"
-        axes.plot(steps, errors, ".", color=color, ms=4, label=label)
-        truncation, rounding = curve["truncation"] * steps**order, curve["round_off"] / steps
-        axes.plot(steps, truncation, color=color, lw=0.8, ls="--")
-        axes.plot(steps, rounding, color=color, lw=0.8, ls=":")
-        axes.axvline(
-            curve["predicted"], color=color, lw=0.8, label=f"{scheme}: predicted best step"
-        )
+        errors = finite(curve["errors"])
+        measured = np.append(measured, errors[errors > 0])
+        names = ("slope", "truncation", "round_off", "predicted")
+        slope, truncation, rounding, best = finite([curve[name] for name in names])
+        axes.plot(steps, errors, ".", color=color, ms=4, label=f"{scheme}: slope {slope:.3f}")
+        axes.plot(steps, truncation * steps ** curve["order"], color=color, lw=0.8, ls="--")
+        axes.plot(steps, rounding / steps, color=color, lw=0.8, ls=":")
+        axes.axvline(best, color=color, lw=0.8, label=f"{scheme}: predicted best step")
     axes.axvline(curves["chosen"], color="black", lw=1.2, label="finest step that an audit uses")
     axes.plot([], [], GREY, ls="--", lw=0.8, label="predicted truncation")
     axes.plot([], [], GREY, ls=":", lw=0.8, label="predicted round-off")
-    measured = np.concatenate(
-        [np.array(curves[s]["errors"], float) for s in ("forward", "central")]
-    )
-    measured = measured[measured > 0]
     axes.set(
         title=f"Error of differences in {curves['path']}, {curves['dtype']}",
         xlabel="step, relative to the leaf's scale",
         ylabel="relative error of the slope",
         xscale="log",
         yscale="log",
-        ylim=(measured.min() / 3, measured.max() * 3),
     )
+    if measured.size:
+        axes.set_ylim(measured.min() / 3, measured.max() * 3)
     plain_powers(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
 
-def slopes(report: dict[str, Any]) -> Figure:
-    """Returns slopes by the gradient against slopes by differences, and how far they are apart.
+def slopes(report: Mapping[str, Any]) -> Figure:
+    """Returns directional derivatives by the gradient against those by finite differences.
+
+    The panel beside shows how far they differ, with error bars, and the tolerance.
 
     Args:
-      report: a `gradcheck.Report` as plain values.
+      report: a `gradcheck.Report` as JSON, ``report.to_dict()``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxnet import gradcheck
+      >>> report = gradcheck.check(lambda x: jnp.sum(x**2), jnp.ones(3))
+      >>> len(slopes(report.to_dict()).axes)
+      2
     """
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     both, apart = figure.subplots(1, 2)
     seen = [report["tolerance"]]
     for leaf in report["leaves"]:
-        norm = float(leaf["norm"]) or 1.0
+        norm = finite([leaf["norm"]])[0] or 1.0
         given, numerical, truncation, round_off = (
-            np.array([float(slope[name]) for slope in leaf["slopes"]]) / norm
+            finite([slope[name] for slope in leaf["slopes"]]) / norm
             for name in ("given", "numerical", "truncation", "round_off")
         )
         bar = truncation + round_off
@@ -77,7 +96,7 @@ def slopes(report: dict[str, Any]) -> Figure:
     both.plot(ends, ends, color=GREY, lw=0.6, zorder=0)
     both.set(title="Slopes of each leaf, by its norm", xlabel="by differences", ylabel="given")
     both.legend(fontsize=8 if len(report["leaves"]) <= 10 else 6)
-    # The rest of a logarithmic axis is for the bars of slopes that are nearer than they are sure.
+    # A logarithmic axis clips the error bars that reach zero.
     apart.set_yscale("log", nonpositive="clip")
     apart.set(
         title="Their distance, by the norm",
@@ -99,17 +118,24 @@ def error_map(
     fault: str = "",
     tolerance: float | None = None,
 ) -> Figure:
-    """Returns a heat map of the relative error over a weight matrix.
+    """Returns a heat map of the relative error of a weight matrix's gradient.
 
-    Errors are relative to the size of the right value there, but at least to the typical one. Of
-    a larger matrix, each square shows its worst.
+    An error is divided by the absolute value of the right entry, or by the root mean square of all
+    right entries where that is larger. A matrix of more than 256 rows or columns is shown in
+    blocks: each has the colour of its largest error.
 
     Args:
-      given: ``(rows, columns)`` gradient under audit.
-      right: ``(rows, columns)`` right one.
-      path: of the leaf, for the title.
-      fault: that was planted, if any, for the title, too.
-      tolerance: the error up to which a leaf passes, to be marked on the colour bar.
+      given: ``(rows, columns)``, the gradient to judge.
+      right: ``(rows, columns)``, the right gradient.
+      path: the name of the matrix, for the title.
+      fault: the name of a fault that was planted, for the title.
+      tolerance: the largest error that passes; marked on the colour bar.
+
+    Example:
+      >>> right = np.ones((3, 2))
+      >>> figure = error_map(1.01 * right, right, "weight", tolerance=1e-3)
+      >>> figure.axes[0].get_title()
+      'Relative error of the gradient in weight'
     """
     typical = float(np.linalg.norm(right)) / np.sqrt(right.size) or 1.0
     error = np.abs(given - right) / np.maximum(np.abs(right), typical)
@@ -143,12 +169,18 @@ def error_map(
     return figure
 
 
-def detection(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
-    """Returns, for each fault and checker, in what share of the states the fault passed.
+def detection(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Figure:
+    """Returns a table: for each fault and checker, the share of states in which the fault passed.
 
     Args:
-      rows: one for each state and fault, with ``fault``, ``size`` and each checker's verdict.
-      summary: its keys that hold counts name the checkers.
+      rows: one for each state and fault: its name, ``fault``, and each checker's verdict.
+      summary: the keys whose values are dicts name the checkers.
+
+    Example:
+      >>> rows = [{"fault": "sign", "ours": "fail", "theirs": "pass"}]
+      >>> figure = detection(rows, {"ours": {}, "theirs": {}})
+      >>> [text.get_text() for text in figure.axes[0].texts]
+      ['100%']
     """
     checkers = [name for name, found in summary.items() if isinstance(found, dict)]
     names = list(dict.fromkeys(row["fault"] for row in rows))

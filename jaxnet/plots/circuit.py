@@ -15,8 +15,10 @@ from jaxnet.circuit.graph import Box, Trace, show
 from jaxnet.plots.layers import ENTRY, EXIT, Node, arrange
 from jaxnet.plots.style import GREEN, RED
 
-# Lengths are points, as those of fonts are.
-_GATE, _CORNER, _EDGE = 28.0, 9.0, 2.5  # diameter; radius; between the edges of a double one
+__all__ = ["circuit", "circuits"]
+
+# Lengths are in points, as font sizes are.
+_GATE, _CORNER, _EDGE = 28.0, 9.0, 2.5  # diameter; radius of corners; gap in a double edge
 _GAP, _MARGIN = 5.0, 14.0
 _TITLE, _SYMBOL, _TEXT, _SMALL = 11.0, 13.0, 9.0, 7.5  # fonts
 _INK, _PALE, _IDLE = "0.15", "0.4", "0.65"
@@ -25,18 +27,25 @@ _COMMUTATIVE = ("+", "*", "max", "min")
 
 
 def circuit(trace: Trace, *, title: str = "") -> Figure:
-    """Returns a circuit: its gates and wires, with values above wires and gradients below.
+    """Returns a picture of a circuit: gates and wires, values above wires, gradients below.
 
-    A gate with a double edge is a function that can be opened, see `circuits`. Constants stand
-    above a gate if they come before its wires, and else below. Wires are pale where nothing flows
-    back.
+    A gate with a double edge is a function, whose own circuit `circuits` draws. A constant stands
+    above its gate if it comes before the gate's first wire, below it otherwise. A wire without a
+    gradient is pale.
 
     Args:
-      trace: of `jaxnet.circuit.run` or `jaxnet.circuit.trace`.
-      title: of the picture.
+      trace: the result of `jaxnet.circuit.run` or `jaxnet.circuit.trace`.
+      title: is written above the picture.
 
     Raises:
       ImportError: igraph, which arranges the gates, is not installed.
+
+    Example:
+      >>> from jaxnet.circuit import MULTIPLY, build, run
+      >>> trace = run(build(["x", "y"], ("f", MULTIPLY, "x", "y")), {"x": 2, "y": 3})
+      >>> figure = circuit(trace)
+      >>> [text.get_text() for text in figure.axes[0].texts]
+      ['2', '3', '3', '2', '6', '1', '*', 'x', 'y', 'f']
     """
     starts = [_end(trace, name, "left") for name in trace.inputs]
     gates = [_gate(trace, box) for box in trace.boxes]
@@ -58,17 +67,25 @@ def circuit(trace: Trace, *, title: str = "") -> Figure:
 
 
 def circuits(trace: Trace, *, title: str = "circuit") -> list[tuple[str, Figure]]:
-    """Returns the picture of a circuit, and those of all functions in it that can be opened.
-
-    Each comes with its path, which is its title, too: ``circuit``, ``circuit/loss``,
-    ``circuit/loss/forward``. The second of a name beside each other is ``forward 2``.
+    """Returns the picture of a circuit, and one of each function inside.
 
     Args:
       trace: see `circuit`.
-      title: of the circuit, with which every path begins.
+      title: of the circuit itself, and the beginning of all other titles.
+
+    Returns:
+      For each picture its title and the picture. A title is a path of names: ``circuit``,
+      ``circuit/loss``, ``circuit/loss/forward``; where a name occurs again, ``forward 2``.
 
     Raises:
       ImportError: see `circuit`.
+
+    Example:
+      >>> import jax
+      >>> from jaxnet.circuit import trace
+      >>> double = jax.jit(lambda x: x + x)
+      >>> [title for title, _ in circuits(trace(lambda x: double(x) * x)(2.0))]
+      ['circuit', 'circuit/<lambda>']
     """
     found = [(title, circuit(trace, title=title))]
     count = collections.Counter()
@@ -80,11 +97,11 @@ def circuits(trace: Trace, *, title: str = "circuit") -> list[tuple[str, Figure]
     return found
 
 
-# Room for everything
+# Sizes
 
 
 class _Label(NamedTuple):
-    """The texts of a wire where it begins; value and gradient after an indent, for the name."""
+    """The texts at the beginning of a wire; value and gradient stand after an indent."""
 
     name: str
     value: str
@@ -96,7 +113,7 @@ class _Label(NamedTuple):
 def _label(trace: Trace, name: str) -> _Label:
     wire = trace.wires[name]
     value, gradient = show(wire.value), show(wire.gradient)
-    # Elsewhere, it stands at an end of the circuit.
+    # Inputs and outputs have their names at the ends of the circuit.
     named = "" if name in (*trace.inputs, *trace.outputs) else _cut(name)
     indent = _GAP + (_width(named) + _GAP if named else 0.0)
     width = indent + max(_width(value), _width(gradient)) + _GAP
@@ -132,7 +149,7 @@ def _gate(trace: Trace, box: Box) -> Node:
 
 
 def _size(box: Box, takes: Sequence[str]) -> tuple[float, float]:
-    """Returns width and height of a gate: those of a circle, if its name and wires have room."""
+    """Returns width and height of a gate: of a circle, if name and wires fit into it."""
     exits = EXIT * len(box.outputs) if len(box.outputs) > 1 else 0.0
     height = max(_GATE, ENTRY * len(takes) + 4.0, exits)
     width = _width(_cut(box.name), _font(box)) + (10.0 if box.inside is None else 18.0)
@@ -141,7 +158,7 @@ def _size(box: Box, takes: Sequence[str]) -> tuple[float, float]:
 
 
 def _constants(trace: Trace, box: Box) -> tuple[str, str]:
-    """Returns the constants that a gate takes before its first wire, and those after."""
+    """Returns the constants among a gate's inputs, as text: before the first wire, and after."""
     known = [name in trace.wires for name in box.inputs]
     first = known.index(True) if any(known) else 0
     parts = box.inputs[:first], box.inputs[first:]
@@ -150,7 +167,7 @@ def _constants(trace: Trace, box: Box) -> tuple[str, str]:
 
 
 def _canvas(nodes: Sequence[Node], title: str) -> tuple[Figure, Axes]:
-    """Returns a figure in which a unit is a point, and y goes down."""
+    """Returns a figure whose unit is a point, with y downwards."""
     right = _MARGIN + max(_width(title, _TITLE), *(node.turn for node in nodes), 0.0)
     top = min((node.y - node.up for node in nodes), default=0.0) - _MARGIN
     top -= 2 * _TITLE if title else 0.0
@@ -162,11 +179,11 @@ def _canvas(nodes: Sequence[Node], title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-# Ink
+# Drawing
 
 
 def _draw_wire(axes: Axes, nodes: Sequence[Node], origin: Node, name: str, trace: Trace) -> None:
-    """Draws a wire from left to right, with a dot wherever it forks."""
+    """Draws a wire from left to right, with a dot at every fork."""
     color = _IDLE if trace.wires[name].gradient is None else _PALE
     takers = collections.defaultdict(list)
     for node in nodes:
@@ -185,7 +202,7 @@ def _draw_wire(axes: Axes, nodes: Sequence[Node], origin: Node, name: str, trace
             points.append(start)
             codes.append(Path.MOVETO)
         half = (start[0] + end[0]) / 2
-        # On to under the gate, or past it.
+        # Gates are drawn over the end of a wire; a passing wire goes on.
         on = end[0] if node.side else node.middle if node.width else node.turn
         points += [(half, start[1]), (half, end[1]), end, (on, end[1])]
         codes += [Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
@@ -215,7 +232,7 @@ def _draw_gate(axes: Axes, node: Node, box: Box, trace: Trace) -> None:
             shape = FancyBboxPatch((left, top), width, height, boxstyle=corner, **style)
         axes.add_patch(shape)
     name, font = _cut(box.name), _font(box)
-    # In the middle is the ink, not the line, in which an asterisk stands high; of words, an x's.
+    # Centre a symbol on its own ink, as an asterisk stands high in its line; words on the x-height.
     ink = _ink(name if len(name) == 1 else "x", font)
     _write(axes, node.middle, node.y + (ink.y0 + ink.y1) / 2, name, ha="center", fontsize=font)
     above, below = _constants(trace, box)
@@ -234,8 +251,8 @@ def _font(box: Box) -> float:
 
 
 def _ink(text: str, size: float) -> Bbox:
-    """Returns what a text covers, from where its line begins."""
-    plain = text.replace("$", r"\$")  # which would be mathematics
+    """Returns the box that the ink of a text covers, relative to the start of its baseline."""
+    plain = text.replace("$", r"\$")  # a bare one would begin a formula
     return TextPath((0, 0), plain, size=size).get_extents() if text.strip() else Bbox.unit()
 
 
@@ -244,6 +261,6 @@ def _width(text: str, size: float = _TEXT) -> float:
 
 
 def _cut(name: str) -> str:
-    """Returns a name; of a long one its beginning and its end, which tell the most."""
+    """Returns a name, without its middle if it is long."""
     half = _LONGEST // 2
     return name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}"

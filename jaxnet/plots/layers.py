@@ -1,4 +1,4 @@
-"""Where the gates of a circuit stand, in layers from left to right, and where its wires turn."""
+"""The layout of a circuit: gates in layers from left to right, and wires that seldom cross."""
 
 import collections
 import dataclasses
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, sparse
 
+__all__ = ["ENTRY", "EXIT", "Node", "arrange"]
+
 # All lengths are points, 1/72 inch.
-ENTRY, EXIT = 12.0, 30.0  # between wires that go into one gate, and out of one
+ENTRY, EXIT = 12.0, 30.0  # distance of two wires that enter one gate, and that leave one
 _PASSING = 8.0  # above and below a wire that only passes
 _TURN = (24.0, 110.0)  # the least and the most between two layers
 _TRIES = 32
@@ -19,23 +21,25 @@ _TRIES = 32
 
 @dataclasses.dataclass(eq=False)
 class Node:
-    """A gate or an end of the circuit; or, in a layer between its ends, a wire that passes.
+    """What has a place in a layer: a gate, an input, an output, or a wire that passes the layer.
+
+    `arrange` sets the attributes from ``sources`` on.
 
     Attributes:
-      takes: names of the wires that come in, from top to bottom.
-      gives: names of the wires that go out, from top to bottom.
-      side: ``"left"`` or ``"right"`` for an end of the circuit.
-      commutes: whether the wires that come in may change places.
-      width: of the gate, or of the text at an end; 0 of a wire that passes.
-      tail: width of the texts on the wires that go out.
-      up: from the middle to the upper edge of what is drawn.
-      down: from the middle to the lower edge.
-      sources: where the wires that come in come from.
-      layer: from the left.
-      y: of the middle, downwards.
-      left: where the column of the layer begins.
-      right: where it ends, and texts on wires begin.
-      turn: where they end, and wires may turn.
+      takes: names of the wires that enter, from top to bottom.
+      gives: names of the wires that leave, from top to bottom.
+      side: ``"left"`` for an input of the circuit, ``"right"`` for an output, else empty.
+      commutes: whether the order of the wires that enter is free, as for a sum.
+      width: of the gate, or of the text of an input or output; 0 for a wire.
+      tail: width of the texts on the wires that leave.
+      up: from the node's centre line to its upper edge.
+      down: from the centre line to its lower edge.
+      sources: for each wire that enters, the node in the layer before.
+      layer: number of the layer, from the left.
+      y: height of the centre line; grows downwards.
+      left: left edge of the layer's gates.
+      right: right edge of the layer's gates, where the texts on wires begin.
+      turn: right edge of the texts, from which wires may change their height.
     """
 
     takes: Sequence[str] = ()
@@ -55,26 +59,35 @@ class Node:
 
     @property
     def middle(self) -> float:
-        """Of the column."""
+        """The horizontal centre of the layer's gates."""
         return (self.left + self.right) / 2
 
     def entry(self, i: int) -> float:
-        """Returns the height at which a wire comes in."""
+        """Returns the height at which wire number ``i`` enters."""
         return self.y + (i - (len(self.takes) - 1) / 2) * ENTRY
 
     def exit(self, name: str) -> float:
-        """Returns the height at which a wire goes out."""
+        """Returns the height at which a wire leaves."""
         return self.y + (self.gives.index(name) - (len(self.gives) - 1) / 2) * EXIT
 
 
 def arrange(nodes: Sequence[Node]) -> list[Node]:
-    """Gives each node its place, and returns them together with the wires that pass.
+    """Sets the place of each node, and returns the nodes and those of long wires.
 
     Args:
-      nodes: without sources and places; every wire's source before what takes it.
+      nodes: gates, inputs and outputs, in an order in which each wire leaves one node before it
+        enters others; changed in place.
+
+    Returns:
+      The nodes, and one more for each layer that a wire passes on its way.
 
     Raises:
       ImportError: igraph is not installed.
+
+    Example:
+      >>> nodes = [Node(gives=["x"], side="left"), Node(takes=["x"], gives=["f"])]
+      >>> [node.layer for node in arrange(nodes)]
+      [0, 1]
     """
     _choose_layers(nodes)
     nodes = _connect(nodes)
@@ -86,8 +99,8 @@ def arrange(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _choose_layers(nodes: Sequence[Node]) -> None:
-    """Puts each gate as far to the right as it can be, beside what needs it."""
-    steps: dict[str, int] = {}  # from a wire to the end of the circuit, if it leads there
+    """Puts each gate as far to the right as the gates that need it allow."""
+    steps: dict[str, int] = {}  # from a wire to the outputs, if it leads to one
     steps_of: list[int | None] = []
     for node in reversed(nodes):
         after = [steps[name] for name in node.gives if name in steps]
@@ -98,7 +111,7 @@ def _choose_layers(nodes: Sequence[Node]) -> None:
     last = 1 + max(steps.values(), default=0)
     layer_of: dict[str, int] = {}
     for node, count in zip(nodes, reversed(steps_of), strict=True):
-        # What leads nowhere stands as far to the left as it can.
+        # A gate that no output needs stands as far to the left as possible.
         first = 1 + max((layer_of[name] for name in node.takes), default=0)
         node.layer = 0 if node.side == "left" else first if count is None else last - count
         layer_of |= dict.fromkeys(node.gives, node.layer)
@@ -109,9 +122,9 @@ def _choose_layers(nodes: Sequence[Node]) -> None:
 
 
 def _connect(nodes: Sequence[Node]) -> list[Node]:
-    """Finds where wires come from, and has them pass through every layer on their way."""
+    """Sets the sources of nodes, and adds a node for each layer that a wire passes."""
     found: list[Node] = []
-    way: dict[str, list[Node]] = {}  # of each wire, one node a layer
+    way: dict[str, list[Node]] = {}  # the nodes of each wire, one a layer
     for node in nodes:
         for name in node.takes:
             while (last := way[name][-1]).layer < node.layer - 1:
@@ -123,7 +136,7 @@ def _connect(nodes: Sequence[Node]) -> list[Node]:
     return found
 
 
-# From top to bottom
+# Vertical order and positions
 
 
 def _order(nodes: Sequence[Node]) -> list[Node]:
@@ -131,7 +144,7 @@ def _order(nodes: Sequence[Node]) -> list[Node]:
     igraph = _igraph()
     written = _as_written(nodes)
     best = {node: float(i) for i, node in enumerate(written)}
-    # What Sugiyama's method makes of an order depends on the order.
+    # The result of Sugiyama's method depends on the order that it begins with.
     shuffler = random.Random(0)
     tries = [written, *(shuffler.sample(written, len(written)) for _ in range(_TRIES))]
     for order in tries:
@@ -148,7 +161,7 @@ def _order(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _as_written(nodes: Sequence[Node]) -> list[Node]:
-    """Returns the nodes so that what a gate takes first comes first: in a tree, nothing crosses."""
+    """Returns the nodes in the order of the gates' inputs, in which a tree has no crossing."""
     taken = {source for node in nodes for source in node.sources}
     last = [node for node in reversed(nodes) if node not in taken]
     waiting = sorted(last, key=lambda node: node.layer)
@@ -162,7 +175,7 @@ def _as_written(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _sugiyama(igraph: Any, order: Sequence[Node]) -> dict[Node, float]:
-    """Returns a place in its layer for each node."""
+    """Returns the vertical position of each node in its layer."""
     number = {node: i for i, node in enumerate(order)}
     edges = [(number[source], i) for node, i in number.items() for source in node.sources]
     graph = igraph.Graph(len(order), edges, directed=True)
@@ -184,7 +197,7 @@ def _crossings(places: dict[Node, float]) -> int:
     wires: dict[int, list[tuple[float, float]]] = {}
     for node, place in places.items():
         for i, (name, source) in enumerate(zip(node.takes, node.sources, strict=True)):
-            # A node is at least 1 from the next.
+            # Nodes are at least 1 apart: the wires of one node stay between its neighbours'.
             begin = places[source] + 1e-3 * source.gives.index(name)
             end = place if node.commutes else place + 1e-3 * i
             wires.setdefault(node.layer, []).append((begin, end))
@@ -196,7 +209,7 @@ def _crossings(places: dict[Node, float]) -> int:
 
 
 class _Bend(NamedTuple):
-    """The absolute value of a sum, over heights, that is to be small."""
+    """A cost: ``weight * abs(sum(factor * node.y for factor, node in terms) + shift)``."""
 
     weight: float
     terms: list[tuple[float, Node]]
@@ -204,7 +217,7 @@ class _Bend(NamedTuple):
 
 
 def _straighten(layers: Sequence[Sequence[Node]]) -> None:
-    """Gives nodes their heights, in their order, so that few wires bend, and long ones least.
+    """Sets the heights of nodes so that wires, above all long ones, bend little; keeps the order.
 
     A linear program, as in Gansner et al. (1993), "A technique for drawing directed graphs".
     """
@@ -216,7 +229,8 @@ def _straighten(layers: Sequence[Sequence[Node]]) -> None:
     apart = _matrix([[(1.0, lower), (-1.0, upper)] for upper, lower in pairs], number)
     shifts = np.array([each.shift for each in bends])
     room = np.array([upper.down + lower.up for upper, lower in pairs])
-    # Heights, and a bound of every bend; among all that are straight, the highest.
+    # The unknowns are heights, and a bound of every bend. A small cost of the heights chooses the
+    # highest of all solutions.
     costs = [1e-4] * len(number) + [each.weight for each in bends]
     bound = sparse.eye_array(len(bends))
     constraints: Any = [[bend, -bound], [-bend, -bound], [-apart, None]]
@@ -227,7 +241,7 @@ def _straighten(layers: Sequence[Sequence[Node]]) -> None:
 
 
 def _bends(node: Node, taken: Mapping[Node, int]) -> Iterator[_Bend]:
-    """Yields by what each wire falls into a node, and what it is off the middle of its sources."""
+    """Yields the costs of a node: of each wire's drop, and of not being amid its sources."""
     drops = [
         source.exit(name) - node.entry(i)
         for i, (name, source) in enumerate(zip(node.takes, node.sources, strict=True))
@@ -238,7 +252,7 @@ def _bends(node: Node, taken: Mapping[Node, int]) -> Iterator[_Bend]:
         yield _Bend(weight, [(1.0, source), (-1.0, node)], drop)
     if len(drops) > 1:
         share = 1 / len(drops)
-        # By more than 1, so that both wires bend alike rather than one alone.
+        # More than 1: two wires that bend alike are cheaper than one that bends alone.
         terms = [(-1.0, node), *((share, source) for source in node.sources)]
         yield _Bend(1.2, terms, share * sum(drops))
 
@@ -250,7 +264,7 @@ def _matrix(rows: Sequence[list[tuple[float, Node]]], number: Mapping[Node, int]
 
 
 def _space(layers: Sequence[Sequence[Node]]) -> None:
-    """Makes room in each layer for gates and texts, and before it for wires that are steep."""
+    """Sets the horizontal places: room for gates and texts, and more room for steep wires."""
     x = 0.0
     for layer in layers:
         drops = [

@@ -1,4 +1,4 @@
-"""The pictures of the lecture."""
+"""The pictures of the lecture's page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,18 +7,37 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxnet.plots.numbers import finite
 from jaxnet.plots.style import BLUE, GREY, ORANGE, PURPLE, plain_powers
+
+__all__ = [
+    "activations",
+    "backward",
+    "difference_errors",
+    "guesses",
+    "kernels",
+    "ladder",
+    "neuron",
+    "program",
+]
 
 
 def neuron(
     points: np.ndarray, labels: np.ndarray, weights: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Returns what sigmoid neurons with two inputs make of the plane, and where they say 1/2.
+    """Returns the output of sigmoid neurons over the plane of their two inputs, one panel each.
+
+    A line marks the decision boundary, where the output is 1/2.
 
     Args:
-      points: ``(n, 2)``.
-      labels: ``(n,)``, 0 or 1.
-      weights: w0, w1, w2 of each neuron, by title.
+      points: ``(n, 2)``, the examples.
+      labels: ``(n,)``, their classes, 0 or 1.
+      weights: for each neuron, by the title of its panel, the bias w0 and the weights w1 and w2.
+
+    Example:
+      >>> figure = neuron(np.eye(2), np.array([0, 1]), {"by hand": (0.0, 1.0, -1.0)})
+      >>> figure.axes[0].get_title()
+      'by hand'
     """
     figure, shown = Figure(figsize=(3.1 * len(weights), 3.1), layout="constrained"), None
     grid = np.linspace(-5, 5, 201)
@@ -42,11 +61,19 @@ def neuron(
 
 
 def guesses(dimensions: Sequence[int], needed: Mapping[str, Sequence[float]]) -> Figure:
-    """Returns how the number of guesses grows with the dimension, beside a grid of ten values.
+    """Returns how many random guesses a goal takes, over the number of weights.
+
+    A dashed line shows a grid search over ten values for each weight.
 
     Args:
-      dimensions: how many weights.
-      needed: guesses for each, by goal; NaN where too few were seen.
+      dimensions: numbers of weights.
+      needed: for each of three goals, by its name, the mean number of guesses in each dimension;
+        NaN where it was not measured.
+
+    Example:
+      >>> figure = guesses([1, 2], {"easy": [2, 4], "medium": [5, 50], "hard": [9, float("nan")]})
+      >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+      ['grid, 10 values each', 'easy', 'medium', 'hard']
     """
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -62,17 +89,23 @@ def guesses(dimensions: Sequence[int], needed: Mapping[str, Sequence[float]]) ->
 
 
 def ladder(problems: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Returns the loss over the number of losses evaluated, one panel a problem.
+    """Returns the smallest loss that each optimizer has found, over its evaluations of the loss.
 
     Args:
-      problems: by name; of each, its ``goal`` and its ``rungs``, which have ``losses`` and
-        ``values`` by name.
+      problems: by the title of the panel, the ``goal``, a loss, and the optimizers, ``rungs``: by
+        name, the numbers of evaluations, ``losses``, and the loss after each, ``values``.
+
+    Example:
+      >>> rungs = {"guessing": {"losses": [1, 10], "values": [1.0, 0.1]}}
+      >>> figure = ladder({"bowl": {"goal": 0.01, "rungs": rungs}})
+      >>> figure.axes[0].get_title()
+      'bowl'
     """
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(problems)))
     for axes, (name, problem) in zip(panels, problems.items(), strict=True):
         for i, (rung, curve) in enumerate(problem["rungs"].items()):
-            best = np.minimum.accumulate(np.array(curve["values"], float))
+            best = np.fmin.accumulate(finite(curve["values"]))
             style = ("-", "--", ":")[i % 3]
             axes.plot(curve["losses"], best, style, color=f"C{i}", lw=1.2, label=rung)
         axes.axhline(problem["goal"], color="black", lw=0.6)
@@ -89,17 +122,24 @@ def ladder(problems: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def difference_errors(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Returns the error of both schemes over the step, one panel a function.
+    """Returns the error of forward and central differences over the step, one panel a function.
 
     Args:
-      curves: by function; of each, by dtype, ``steps``, ``forward`` and ``central``.
+      curves: by function and by dtype, ``"float32"`` and ``"float64"``, the ``steps`` and the
+        relative errors, ``forward`` and ``central``.
+
+    Example:
+      >>> curve = {"steps": [0.1, 0.01], "forward": [0.1, 0.01], "central": [1e-2, 1e-4]}
+      >>> figure = difference_errors({"sin": {"float32": curve, "float64": curve}})
+      >>> figure.axes[0].get_title()
+      'sin'
     """
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
     for axes, (name, by_dtype) in zip(panels, curves.items(), strict=True):
         for dtype, marker in (("float32", "x"), ("float64", ".")):
             for scheme, color in (("forward", ORANGE), ("central", BLUE)):
-                errors = np.array(by_dtype[dtype][scheme], float)
+                errors = finite(by_dtype[dtype][scheme])
                 errors = np.where(errors > 0, errors, np.nan)
                 label = f"{scheme}, {dtype}"
                 axes.plot(by_dtype[dtype]["steps"], errors, marker, color=color, ms=4, label=label)
@@ -116,13 +156,18 @@ def difference_errors(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 def activations(
     layers: Sequence[np.ndarray], names: Sequence[str], shape: tuple[int, int], target: np.ndarray
 ) -> Figure:
-    """Returns an image and its way through a network: bars as long as the level of activation.
+    """Returns an image, and the activations of each layer of the network as bars.
 
     Args:
       layers: the inputs, then the activations of each layer, ``(width,)`` each.
-      names: of the layers.
-      shape: of the image.
-      target: of the last layer.
+      names: a title for each of ``layers``.
+      shape: ``(height, width)`` of the image.
+      target: ``(width of the last layer,)``, marked in its panel.
+
+    Example:
+      >>> figure = activations([np.ones(4), np.ones(2)], ["in", "out"], (2, 2), np.eye(2)[0])
+      >>> figure.axes[1].get_title()
+      'out, and target'
     """
     figure = Figure(figsize=(2.3 * len(layers), 2.8), layout="constrained")
     first, *others = figure.subplots(1, len(layers))
@@ -142,12 +187,17 @@ def activations(
 
 
 def backward(gradients: Sequence[np.ndarray], names: Sequence[str], title: str) -> Figure:
-    """Returns the gradient of every weight, a square each; red pushes up, blue down.
+    """Returns the gradient of every weight, one panel a layer; red is positive, blue negative.
 
     Args:
-      gradients: ``(inputs, outputs)`` of each layer, the first first.
-      names: of the layers.
-      title: of the picture.
+      gradients: ``(inputs, outputs)`` for each layer, from the first to the last.
+      names: a title for each layer.
+      title: is written above the picture.
+
+    Example:
+      >>> figure = backward([np.ones((3, 2))], ["hidden"], "gradient")
+      >>> figure.axes[0].get_title()
+      'hidden'
     """
     figure = Figure(figsize=(4.2 * len(gradients), 3), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(gradients)))
@@ -163,17 +213,22 @@ def backward(gradients: Sequence[np.ndarray], names: Sequence[str], title: str) 
 
 
 def program(losses: Sequence[float], accuracies: Mapping[int, float]) -> Figure:
-    """Returns loss and accuracy over the iterations of the lecture's program.
+    """Returns the loss and the test accuracy over the iterations of the lecture's program.
 
     Args:
-      losses: after 0, 1, 2, ... iterations.
-      accuracies: on the test set, after so many iterations.
+      losses: the loss after 0, 1, 2, ... iterations.
+      accuracies: by the number of iterations, the accuracy on the test set, 0 to 1.
+
+    Example:
+      >>> figure = program([1.0, 0.5], {0: 0.1, 1: 0.6})
+      >>> [panel.get_ylabel() for panel in figure.axes]
+      ['MSE loss', 'test accuracy']
     """
     figure = Figure(figsize=(5.5, 3.3), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(len(losses)), losses, color=BLUE, label="MSE loss")
     axes.set(xlabel="iterations done", ylabel="MSE loss", ylim=(0, None))
-    axes.set_xscale("symlog", linthresh=1)  # the logarithm has no 0
+    axes.set_xscale("symlog", linthresh=1)  # a logarithmic axis has no 0
     right = axes.twinx()
     right.plot(*zip(*accuracies.items(), strict=True), "o", color=ORANGE, label="test accuracy")
     right.set(ylabel="test accuracy", ylim=(0, 1))
@@ -182,11 +237,17 @@ def program(losses: Sequence[float], accuracies: Mapping[int, float]) -> Figure:
 
 
 def kernels(weights: Mapping[str, np.ndarray], shape: tuple[int, int]) -> Figure:
-    """Returns first-layer weights as heat maps, one row a moment.
+    """Returns the weights of the first layer as heat maps, one row for each moment of a run.
 
     Args:
-      weights: ``(pixels, units)`` by moment; of each, the first ten units are shown.
-      shape: of an image.
+      weights: ``(pixels, units)`` by moment, a number of iterations or another title; the first ten
+        units are shown.
+      shape: ``(height, width)`` of an image.
+
+    Example:
+      >>> figure = kernels({"10": np.ones((4, 10))}, (2, 2))
+      >>> len(figure.axes)
+      10
     """
     figure = Figure(figsize=(9, 1.05 * len(weights)), layout="constrained")
     rows = figure.subplots(len(weights), 10)

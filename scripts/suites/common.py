@@ -28,7 +28,7 @@ class Found(NamedTuple):
     Attributes:
       numbers: for the record.
       table: for the terminal.
-      pictures: names of functions of `plots.benchmark` that draw the numbers.
+      pictures: names of the pictures of the numbers, see `suites.pictures`.
     """
 
     numbers: dict[str, Any]

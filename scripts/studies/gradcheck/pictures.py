@@ -34,14 +34,15 @@ def draw(folder: Path) -> None:
     with plots.styled():
         if (folder / "convergence.json").exists():
             found = record.read_json(folder / "convergence.json")
-            plots.convergence(found["curves"][0]).savefig(folder / "convergence.png")
-            plots.slopes(found["report"]).savefig(folder / "slopes.png")
+            plots.save(plots.convergence(found["curves"][0]), folder / "convergence.png")
+            plots.save(plots.slopes(found["report"]), folder / "slopes.png")
         if (folder / "detection.json").exists():
             found = record.read_json(folder / "detection.json")
-            plots.detection(found["rows"], found["summary"]).savefig(folder / "detection.png")
+            figure = plots.detection(found["rows"], found["summary"])
+            plots.save(figure, folder / "detection.png")
         given, right = _second_weight(*first_images(np.float32))
         figure = plots.error_map(given, right, "params[1].weight", fault=_FAULT, tolerance=1e-3)
-        figure.savefig(folder / "error_map.png")
+        plots.save(figure, folder / "error_map.png")
 
 
 def _second_weight(inputs: jax.Array, targets: jax.Array) -> tuple[np.ndarray, np.ndarray]:
