@@ -241,7 +241,7 @@ def first_layer(weight: np.ndarray, image_shape: tuple[int, int]) -> Figure:
     images = weight[:, order].T.reshape(-1, *image_shape)
     mosaic, _ = _mosaic(images, columns=16 if len(images) > 32 else 8)
     known = np.abs(images[np.isfinite(images)])
-    limit = float(np.percentile(known, 99.5)) if known.any() else 1.0
+    limit = (float(np.percentile(known, 99.5)) if known.size else 0.0) or 1.0
     figure = Figure(
         figsize=(8, min(7.4 * mosaic.shape[0] / mosaic.shape[1] + 0.5, 40)), layout="tight"
     )
@@ -305,7 +305,7 @@ def mistakes(worst: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
       >>> mistake = {"image": [[0, 255], [255, 0]], "label": 0, "predicted": 1}
       >>> summary = {"test_accuracy": 0.95, "test_examples": 20}
       >>> mistakes([mistake], summary).axes[0].get_title()
-      'The 1 mistakes among 20 test images'
+      'The 1 mistake among 20 test images'
     """
     shown = worst[:_MAX_MISTAKES]
     images = np.array([mistake["image"] for mistake in shown], float)
@@ -322,7 +322,8 @@ def mistakes(worst: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
         axes.text(middle, top - 0.06 * images.shape[1] - 0.5, text, ha="center", fontsize=7)
     wrong = round((1 - summary["test_accuracy"]) * summary["test_examples"])
     which = f"The {wrong:,}" if wrong == len(shown) else f"The {len(shown)} worst of {wrong:,}"
-    axes.set_title(f"{which} mistakes among {summary['test_examples']:,} test images", pad=18)
+    noun = "mistake" if wrong == 1 else "mistakes"
+    axes.set_title(f"{which} {noun} among {summary['test_examples']:,} test images", pad=18)
     return figure
 
 
