@@ -1,7 +1,7 @@
 """Wrong backward passes of the network, each with one mistake that people make.
 
-A mistake stands beside the name of the part that it replaces, a keyword of `network.value_and_grad`.
-Its docstring says in a sentence what is wrong; its name is the fault's.
+A mistake stands beside the name of the part that it replaces, a keyword of
+`network.value_and_grad`. Its docstring says in a sentence what is wrong; its name is the fault's.
 """
 
 import functools

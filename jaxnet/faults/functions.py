@@ -1,8 +1,8 @@
 """Functions with a wrong derivative, as a mistake in a hand-written backward pass makes it.
 
 Each mistake stands under the operation that it differentiates, and its docstring says in a sentence
-what is wrong. It takes the cotangent and the operation's arguments, and returns a cotangent for each
-of them.
+what is wrong. It takes the cotangent and the operation's arguments, and returns a cotangent for
+each of them.
 """
 
 import itertools
