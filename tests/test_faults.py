@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnet import backprop, faults, mlp
+from jaxnet.faults import network
 
 LEAST = 0.01  # the relative error of the worst leaf, at least
 SMALLER = {"wrong-coordinate": 0.0019, "bfloat16-products": 0.001, "bfloat16-sum": 0.005}
@@ -55,20 +56,20 @@ def error(leaf, right):
 
 
 def test_the_right_pass_is_right_before_a_part_is_exchanged(problem):
-    value, gradient = faults._hand_written(*problem)
+    value, gradient = network.value_and_grad(*problem)
     expected_value, expected = jax.jit(jax.value_and_grad(mlp.loss))(*problem)
     assert float(value) == pytest.approx(float(expected_value), rel=1e-14)
     assert max(errors(gradient, expected).values()) < 1e-12
 
 
 @pytest.mark.parametrize("name", faults.CATALOGUE)
-def test_a_fault_spoils_the_leaves_that_it_names_and_no_other(problem, name):
+def test_a_fault_makes_wrong_the_leaves_that_it_names_and_no_other(problem, name):
     fault = faults.CATALOGUE[name]
     value, gradient = fault(*problem)
     expected_value, expected = backprop.value_and_grad(*problem)
     assert float(value) == pytest.approx(float(expected_value), rel=1e-14)
     found = errors(gradient, expected)
-    assert {path for path, each in found.items() if each > 1e-12} == fault.spoilt(problem[0])
+    assert {path for path, each in found.items() if each > 1e-12} == fault.wrong_leaves(problem[0])
     assert max(found.values()) >= SMALLER.get(name, LEAST)
     if name in SMALLER:
         assert max(found.values()) < LEAST
@@ -91,18 +92,21 @@ def test_a_fault_has_the_form_of_a_gradient_or_lacks_it_on_purpose(name, network
     fault = faults.CATALOGUE[name]
     assert fault.fits == (name not in NOT_OF_THE_FORM)
     args = shapes(64, 16, 16, 10, **network)
-    if fault.spoilt(args[0]):
+    if fault.wrong_leaves(args[0]):
         _, gradient = jax.eval_shape(fault, *args)
         assert (form(gradient) == form(args[0])) == fault.fits
 
 
-def test_leaves_spoilt_follow_the_network():
+def test_wrong_leaves_follow_the_network():
     params, *_ = shapes(64, 16, 16, 20, 20, 10)
     below = {f"[{index}].{field}" for index in range(3) for field in ("weight", "bias")}
-    assert faults.CATALOGUE["transposed-weight"].spoilt(params) == below
+    assert faults.CATALOGUE["transposed-weight"].wrong_leaves(params) == below
     here = {"[3].weight", "[3].bias"}
-    assert faults.CATALOGUE["slope-of-layer-below"].spoilt(params) == below | here
-    assert faults.CATALOGUE["transposed-gradient"].spoilt(params) == {"[1].weight", "[3].weight"}
+    assert faults.CATALOGUE["slope-of-layer-below"].wrong_leaves(params) == below | here
+    assert faults.CATALOGUE["transposed-gradient"].wrong_leaves(params) == {
+        "[1].weight",
+        "[3].weight",
+    }
 
 
 REFUSALS = {
@@ -122,7 +126,7 @@ def test_a_fault_that_cannot_show_is_refused(name):
     """In the least network there is: one layer, one output, no biases, one example, bfloat16."""
     fault = faults.CATALOGUE[name]
     least = shapes(64, 1, examples=1, bias=False, dtype=jnp.bfloat16)
-    messages = [REFUSALS[each] for each in (fault.spoils, *fault.needs) if each in REFUSALS]
+    messages = [REFUSALS[each] for each in (fault.leaves, *fault.needs) if each in REFUSALS]
     if messages:
         with pytest.raises(ValueError, match=messages[0]):
             jax.eval_shape(fault, *least)

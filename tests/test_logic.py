@@ -36,7 +36,7 @@ def share_that_learns(gate, keys, **options):
 @pytest.mark.parametrize("gate", logic.GATES)
 @pytest.mark.parametrize("dtype", [None, np.float32, np.float64])
 def test_tables_are_pythons(gate, dtype):
-    inputs, targets = logic.table(gate, dtype)
+    inputs, targets = logic.table(gate, dtype=dtype)
     assert inputs.dtype == targets.dtype == (dtype or DTYPE)
     assert targets.shape == (4, 1)
     np.testing.assert_array_equal(inputs, BITS)
@@ -48,7 +48,7 @@ def test_tables_are_pythons(gate, dtype):
 
 @pytest.mark.parametrize("gate", ["and", "or", "nand"])
 def test_neuron_learns_what_a_line_separates_from_every_seed(gate):
-    assert share_that_learns(gate, jax.random.split(jax.random.key(1), 500)) == 1
+    assert share_that_learns(gate, jax.random.split(jax.random.key(1), 100)) == 1
 
 
 def test_nand_by_its_numbers(neuron):
@@ -70,13 +70,13 @@ def test_no_neuron_is_xor():
 
 
 def test_four_of_five_networks_learn_xor():
-    # Binomial: 0.82 with a standard deviation of 0.009.
-    keys = jax.random.split(jax.random.key(3), 2000)
-    assert 0.78 < share_that_learns("xor", keys, sizes=(2, 2, 1)) < 0.86
+    # Binomial: 0.82 with a standard deviation of 0.019.
+    keys = jax.random.split(jax.random.key(3), 400)
+    assert 0.74 < share_that_learns("xor", keys, sizes=(2, 2, 1)) < 0.90
 
 
 def test_of_ten_networks_one_learns_xor():
-    keys = jax.random.split(jax.random.key(4), 200)
+    keys = jax.random.split(jax.random.key(4), 40)
     assert share_that_learns("xor", keys, sizes=(2, 2, 1), starts=10) == 1
 
 
@@ -99,10 +99,6 @@ def test_gates_from_nands(neuron, gate, dtype):
 
 def test_not(neuron):
     assert logic.from_nands(neuron, "not", np.array([[0], [1]])).tolist() == [1, 0]
-
-
-def test_xor_takes_four_nands():
-    assert len(logic.NANDS["xor"]) == 4
 
 
 @pytest.mark.parametrize("gate", ["and", "or"])
@@ -156,6 +152,20 @@ def test_unknown_gates(neuron):
 )
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
+        logic.train(jax.random.key(0), "nand", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"starts": True}, "starts must be an integer, got True"),
+        ({"starts": 2.0}, "starts must be an integer, got 2.0"),
+        ({"steps": True}, "steps must be an integer, got True"),
+        ({"dtype": int}, "dtype must be a floating-point dtype, got int"),
+    ],
+)
+def test_options_of_a_wrong_kind(options, message):
+    with pytest.raises(TypeError, match=message):
         logic.train(jax.random.key(0), "nand", **options)
 
 

@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxnet import backprop, mlp, optimizers
 
@@ -40,9 +42,15 @@ RUNGS = {
     **{name: (optimizer, jax.value_and_grad) for name, optimizer in DESCENTS.items()},
     "forward": (
         optimizers.gradient_descent(0.05),
-        lambda loss: optimizers.numerical(loss, "forward"),
+        lambda loss: optimizers.numerical(loss, scheme="forward"),
     ),
     "central": (optimizers.gradient_descent(0.05), optimizers.numerical),
+}
+
+
+QUADRATIC = {
+    rung: (optimizer, objective_of(lambda *args: quadratic(*args)))
+    for rung, (optimizer, objective_of) in RUNGS.items()
 }
 
 
@@ -86,7 +94,7 @@ def test_seeds_are_vectorised(rung, optax_dtypes):
             optimizer, objective_of(sigmoid), START, INPUTS, TARGETS, key=key, steps=5
         )
 
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(0), 2)
     together, alone = jax.vmap(search)(keys), [search(key) for key in keys]
     for i, each in enumerate(alone):
         for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(each), strict=True):
@@ -94,7 +102,7 @@ def test_seeds_are_vectorised(rung, optax_dtypes):
 
 
 def test_same_minimisation_is_compiled_once():
-    optimizer, traced = optimizers.random_search(10), []
+    optimizer, traced = optimizers.random_search(guesses=10), []
 
     def loss(w):
         traced.append(1)
@@ -103,6 +111,27 @@ def test_same_minimisation_is_compiled_once():
     for seed in range(3):
         optimizers.minimize(optimizer, loss, START, key=jax.random.key(seed), steps=5)
     assert len(traced) == 1
+
+
+def quadratic(w, basis, centre):
+    return jnp.sum((basis @ (w - centre)) ** 2) + jnp.sum((w - centre) ** 2)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize("rung", ["random", "coordinate", "gradient", "forward", "central"])
+def test_no_step_goes_up_on_convex_quadratics(rung, seed):
+    optimizer, objective = QUADRATIC[rung]
+    random = np.random.default_rng(seed)
+    basis = random.uniform(-1, 1, (3, 3)).astype(DTYPE)  # the curvature is at most 2 * (9 + 1)
+    start, centre = random.uniform(-3, 3, (2, 3)).astype(DTYPE)
+    params, history = optimizers.minimize(
+        optimizer, objective, jnp.asarray(start), basis, centre, key=jax.random.key(seed), steps=60
+    )
+    before, after = quadratic(start, basis, centre), quadratic(params, basis, centre)
+    assert np.all(np.diff(history.values) <= 1e-5 * (before + 1))
+    if rung != "random":  # the least curvature is 2, so 60 steps of 0.05 shrink 0.9**120 times
+        assert after <= 0.01 * before + 1e-4
 
 
 # --- Random guessing ------------------------------------------------------------------------------
@@ -146,21 +175,13 @@ def test_guess_that_is_nan_is_never_the_best():
         return jnp.where(w[0] > 0, jnp.nan, jnp.sum(w**2))
 
     params, history = optimizers.minimize(
-        optimizers.random_search(20), loss, START, key=jax.random.key(0), steps=5
+        optimizers.random_search(guesses=20), loss, START, key=jax.random.key(0), steps=5
     )
     assert params[0] <= 0
     assert np.isfinite(history.values).all()
 
 
 # --- Coordinate descent ---------------------------------------------------------------------------
-
-
-def test_slides_walk_by_hand():
-    assert first(START) == pytest.approx((0.7 - 1) ** 2, rel=1e-5)
-    assert first(jnp.array([-0.7, 0.5, 0.1], DTYPE)) == pytest.approx(0, abs=1e-12)
-    assert first(jnp.array([-1, 0.6, 0.1], DTYPE)) == pytest.approx(0, abs=1e-12)
-    # "Adding 0.1 to w1 makes 0.7" is a slip: w1 would have come from 0.6, and y would be 1.3.
-    assert INPUTS[0] @ jnp.array([-1, 0.7, 0.1], DTYPE) == pytest.approx(1.3)
 
 
 def test_slides_walk_by_the_optimizer():
@@ -199,7 +220,7 @@ def test_coordinate_descent_moves_one_coordinate_a_step_and_counts_what_it_asks(
 def test_numerical_gradient_is_jax_grads(scheme):
     params = mlp.init(jax.random.key(0), (3, 4, 1))
     args = (params, INPUTS, TARGETS[:, None])
-    value, gradient = jax.jit(optimizers.numerical(mlp.loss, scheme))(*args)
+    value, gradient = jax.jit(optimizers.numerical(mlp.loss, scheme=scheme))(*args)
     right_value, right = jax.value_and_grad(mlp.loss)(*args)
     assert value == right_value
     error = 5 * float(jnp.finfo(DTYPE).eps) ** {"central": 2 / 3, "forward": 1 / 2}[scheme]
@@ -261,7 +282,7 @@ def test_numerical_asks_for_as_many_losses_as_it_says():
 
     for scheme in ("forward", "central"):
         asked.clear()
-        jax.jit(optimizers.numerical(loss, scheme))(START)
+        jax.jit(optimizers.numerical(loss, scheme=scheme))(START)
         jax.effects_barrier()
         assert len(asked) == optimizers.losses_per_call(scheme, START)
 
@@ -317,6 +338,7 @@ def test_objective_must_return_what_the_optimizer_asks_for(optimizer, objective,
         lambda: optimizers.random_search(scale=-1.0),
         lambda: optimizers.coordinate_descent(step=0.0),
         lambda: optimizers.gradient_descent(float("nan")),
+        lambda: optimizers.gradient_descent(True),
         lambda: optimizers.numerical(first, step=0.0),
     ],
 )
@@ -327,15 +349,22 @@ def test_options_must_be_positive(make):
 
 def test_unknown_schemes_are_refused():
     with pytest.raises(ValueError, match="scheme must be central or forward, got 'both'"):
-        optimizers.numerical(first, "both")
+        optimizers.numerical(first, scheme="both")
     with pytest.raises(ValueError, match="scheme must be one of value, forward"):
         optimizers.losses_per_call("both", START)
+
+
+def test_objectives_must_be_functions():
+    with pytest.raises(TypeError, match="loss must be a function, got float"):
+        optimizers.numerical(1.0)
+    with pytest.raises(TypeError, match="objective must be a function, got float"):
+        optimizers.minimize(SEARCHES["random"], 1.0, START, key=jax.random.key(0), steps=1)
 
 
 @pytest.mark.parametrize("guesses", [1.5, "3", True])
 def test_counts_must_be_integers(guesses):
     with pytest.raises(TypeError, match="guesses must be an integer, got"):
-        optimizers.random_search(guesses)
+        optimizers.random_search(guesses=guesses)
 
 
 def test_gradient_of_another_shape_is_refused():
@@ -355,7 +384,7 @@ def test_numerical_gradient_of_several_dtypes_is_refused():
 def test_numerical_step_grows_with_the_coordinate():
     point = jnp.array([2e5, 1.0], DTYPE)
     for scheme, rtol in (("central", 1e-2), ("forward", 1e-1)):
-        _, gradient = optimizers.numerical(lambda x: jnp.sum(x**2) / 1e5, scheme)(point)
+        _, gradient = optimizers.numerical(lambda x: jnp.sum(x**2) / 1e5, scheme=scheme)(point)
         assert gradient[0] == pytest.approx(4, rel=rtol)
 
 
@@ -393,7 +422,11 @@ def test_optimizer_of_optax_itself_is_refused():
 
 
 def test_learning_rate_may_be_a_number_of_numpy():
-    optimizers.gradient_descent(np.float32(0.1))
+    optimizer = optimizers.gradient_descent(np.float32(0.1))
+    params, _ = optimizer.step(
+        jax.random.key(0), lambda w: (first(w), w), START, optimizer.init(START)
+    )
+    np.testing.assert_allclose(params, 0.9 * START, rtol=1e-6)
 
 
 def test_steps_must_be_positive():

@@ -1,11 +1,11 @@
-"""Wrong derivatives, to be planted: what a gradient checker must catch.
+"""Wrong derivatives on purpose, to test gradient checkers with.
 
-`CATALOGUE` holds wrong backward passes of the network, `FUNCTIONS` functions of any kind whose
-derivative is wrong. Each has one mistake that people make.
+`CATALOGUE` holds wrong backward passes of the network, `FUNCTIONS` other functions with a wrong
+derivative. Each has one mistake that people make.
 """
 
+from jaxnet.faults.catalogue import CATALOGUE
 from jaxnet.faults.functions import FUNCTIONS, Wrong
-from jaxnet.faults.network import CATALOGUE, Fault
-from jaxnet.faults.network import _hand_written as _hand_written
+from jaxnet.faults.network import Fault
 
 __all__ = ["CATALOGUE", "FUNCTIONS", "Fault", "Wrong"]

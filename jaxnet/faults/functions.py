@@ -1,8 +1,8 @@
-"""Functions of any kind whose derivative is wrong, as if their backward pass were badly written.
+"""Functions with a wrong derivative, as a mistake in a hand-written backward pass makes it.
 
-A mistaken backward pass stands beside the operation that it derives, and its docstring tells the
-mistake in a sentence. It takes the cotangent and the operation's arguments, and returns a cotangent
-for each of them.
+Each mistake stands under the operation that it differentiates, and its docstring says in a sentence
+what is wrong. It takes the cotangent and the operation's arguments, and returns a cotangent for
+each of them.
 """
 
 import itertools
@@ -15,17 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+__all__ = ["FUNCTIONS", "Wrong"]
+
 
 class Wrong(NamedTuple):
-    """A function twice, with the right derivative and with a wrong one.
+    """A scalar function with its right derivative and with a wrong one.
 
     Attributes:
-      right: a function of pytrees of arrays to a real scalar, differentiated by JAX.
-      wrong: the same values, but another gradient, in the first argument at least. In reverse mode
-        only, as for any `jax.custom_vjp`; its docstring tells the mistake.
-      arguments: called as ``arguments(key, dtype)`` with a key of `jax.random` and float32 or
-        float64, draws a tuple of arguments. Those of a complex function are complex, of the same
-        precision.
+      right: a function of pytrees of arrays with a real scalar result, differentiated by JAX.
+      wrong: returns the same values; its gradient is wrong in the first argument at least. A
+        `jax.custom_vjp`, so reverse mode only. Its docstring says what is wrong.
+      arguments: ``arguments(key, dtype)`` draws a tuple of arguments, given a key of `jax.random`
+        and float32 or float64. Complex functions get complex arguments of the same precision.
+
+    Example:
+      >>> from jaxnet import faults
+      >>> right, wrong, arguments = faults.FUNCTIONS["sqrt-half"]
+      >>> x, = arguments(jax.random.key(0), jnp.float32)
+      >>> bool(jnp.allclose(jax.grad(wrong)(x), 2 * jax.grad(right)(x)))
+      True
     """
 
     right: Callable[..., jax.Array]
@@ -38,13 +46,15 @@ _DRAWS = 32  # more than any function's arguments hold
 FUNCTIONS: dict[str, Wrong] = {}
 
 
-def _plant(operation: Callable, arguments: Callable) -> Callable[[Callable], Callable]:
-    def plant(backward):
+def _fault(operation: Callable, arguments: Callable) -> Callable[[Callable], Callable]:
+    """Adds an operation with a wrong backward pass to `FUNCTIONS`."""
+
+    def add(backward):
         @jax.custom_vjp
-        def spoilt(*args):
+        def operation_with_mistake(*args):
             return operation(*args)
 
-        spoilt.defvjp(
+        operation_with_mistake.defvjp(
             lambda *args: (operation(*args), args),
             lambda args, cotangent: tuple(backward(cotangent, *args)),
         )
@@ -53,13 +63,13 @@ def _plant(operation: Callable, arguments: Callable) -> Callable[[Callable], Cal
             return _scalar(operation(*args))
 
         def wrong(*args):
-            return _scalar(spoilt(*args))
+            return _scalar(operation_with_mistake(*args))
 
         wrong.__doc__ = backward.__doc__
         FUNCTIONS[backward.__name__.replace("_", "-")] = Wrong(right, wrong, arguments)
         return backward
 
-    return plant
+    return add
 
 
 def _scalar(array: jax.Array) -> jax.Array:
@@ -83,49 +93,49 @@ def _normal(*shapes: tuple[int, ...], change: Callable = lambda *arrays: arrays)
 # --- The chain rule -------------------------------------------------------------------------------
 
 
-@_plant(jnp.sin, _normal((5,)))
+@_fault(jnp.sin, _normal((5,)))
 def cotangent_forgotten(cotangent, x):
     """The local derivative handed on without the cotangent, as if nothing came after."""
     return (jnp.cos(x),)
 
 
-@_plant(jnp.multiply, _normal((5,), (5,)))
+@_fault(jnp.multiply, _normal((5,), (5,)))
 def arguments_swapped(cotangent, x, y):
     """The derivatives of a product returned in the wrong order."""
     return cotangent * x, cotangent * y
 
 
-@_plant(lambda x: x * jnp.sin(x), _normal((5,)))
+@_fault(lambda x: x * jnp.sin(x), _normal((5,)))
 def product_rule(cotangent, x):
     """The product rule with one of its two terms."""
     return (cotangent * jnp.sin(x),)
 
 
-@_plant(lambda y, x: x / y, _normal((5,), (5,), change=lambda y, x: (jnp.exp(y), x)))
+@_fault(lambda y, x: x / y, _normal((5,), (5,), change=lambda y, x: (jnp.exp(y), x)))
 def quotient_sign(cotangent, y, x):
     """The minus of a denominator's derivative forgotten."""
     return cotangent * x / y**2, cotangent / y
 
 
-@_plant(jnp.sqrt, _normal((5,), change=lambda x: (jnp.exp(x),)))
+@_fault(jnp.sqrt, _normal((5,), change=lambda x: (jnp.exp(x),)))
 def sqrt_half(cotangent, x):
     """The 1/2 of the square root's derivative forgotten."""
     return (cotangent / jnp.sqrt(x),)
 
 
-@_plant(jnp.tanh, _normal((5,)))
+@_fault(jnp.tanh, _normal((5,)))
 def straight_through(cotangent, x):
     """The cotangent passed straight through a squashing function, whose slope is not 1."""
     return (cotangent,)
 
 
-@_plant(lambda x: jnp.where(x > 0, x, 0.1 * x), _normal((8,)))
+@_fault(lambda x: jnp.where(x > 0, x, 0.1 * x), _normal((8,)))
 def wrong_branch(cotangent, x):
     """The slopes of a leaky ReLU's two branches swapped."""
     return (jnp.where(x > 0, 0.1 * cotangent, cotangent),)
 
 
-@_plant(lambda x: x + jnp.tanh(x), _normal((5,)))
+@_fault(lambda x: x + jnp.tanh(x), _normal((5,)))
 def skip_connection(cotangent, x):
     """A residual block's gradient without that of its skip connection."""
     return (cotangent * (1 - jnp.tanh(x) ** 2),)
@@ -135,7 +145,7 @@ def _tied(weight, x):
     return weight @ jnp.tanh(weight @ x)
 
 
-@_plant(_tied, _normal((4, 4), (4,)))
+@_fault(_tied, _normal((4, 4), (4,)))
 def shared_weight(cotangent, weight, x):
     """A weight that is used twice and gets the gradient of its last use only."""
     hidden = jnp.tanh(weight @ x)
@@ -148,13 +158,13 @@ def shared_weight(cotangent, weight, x):
 # --- Broadcasts and reductions --------------------------------------------------------------------
 
 
-@_plant(lambda bias, x: x + bias[None, :], _normal((3,), (4, 3)))
+@_fault(lambda bias, x: x + bias[None, :], _normal((3,), (4, 3)))
 def broadcast_one_row(cotangent, bias, x):
     """The cotangent of an array that was broadcast taken from the first row, not summed."""
     return cotangent[0], cotangent
 
 
-@_plant(lambda scale, x: x * scale[None, :], _normal((3,), (4, 3)))
+@_fault(lambda scale, x: x * scale[None, :], _normal((3,), (4, 3)))
 def broadcast_averaged(cotangent, scale, x):
     """The cotangent of an array that was broadcast averaged over the rows, not summed."""
     return jnp.mean(cotangent * x, axis=0), cotangent * scale[None, :]
@@ -164,7 +174,7 @@ def _affine(layer, x):
     return x * layer["scale"][None, :] + layer["shift"][None, :]
 
 
-@_plant(
+@_fault(
     _affine,
     _normal(
         (3,), (3,), (4, 3), change=lambda scale, shift, x: ({"scale": scale, "shift": shift}, x)
@@ -176,37 +186,37 @@ def leaves_swapped(cotangent, layer, x):
     return gradient, cotangent * layer["scale"][None, :]
 
 
-@_plant(lambda x: jnp.mean(x, axis=0), _normal((4, 3)))
+@_fault(lambda x: jnp.mean(x, axis=0), _normal((4, 3)))
 def mean_not_divided(cotangent, x):
     """The cotangent of a mean not divided by how many were averaged."""
     return (jnp.broadcast_to(cotangent[None, :], x.shape),)
 
 
-@_plant(lambda x: jnp.max(x, axis=1), _normal((3, 4)))
+@_fault(lambda x: jnp.max(x, axis=1), _normal((3, 4)))
 def maximum_spread(cotangent, x):
     """The cotangent of a maximum given to all elements, not to the largest."""
     return (jnp.broadcast_to(cotangent[:, None], x.shape),)
 
 
-@_plant(jnp.linalg.norm, _normal((9,)))
+@_fault(jnp.linalg.norm, _normal((9,)))
 def norm_not_divided(cotangent, x):
     """The gradient of half the squared norm for that of the norm: x not divided by it."""
     return (cotangent * x,)
 
 
-@_plant(jax.nn.logsumexp, _normal((5,)))
+@_fault(jax.nn.logsumexp, _normal((5,)))
 def logsumexp_normaliser(cotangent, x):
     """The derivative of log-sum-exp not divided by the sum: exp for softmax."""
     return (cotangent * jnp.exp(x),)
 
 
-@_plant(jnp.cumsum, _normal((5,)))
+@_fault(jnp.cumsum, _normal((5,)))
 def cumsum_not_reversed(cotangent, x):
     """The cotangent of a cumulative sum summed forwards again, not backwards."""
     return (jnp.cumsum(cotangent),)
 
 
-@_plant(jax.nn.softmax, _normal((5,)))
+@_fault(jax.nn.softmax, _normal((5,)))
 def softmax_elementwise(cotangent, x):
     """Softmax differentiated like a sigmoid, ``p * (1 - p)``, as if outputs were independent."""
     p = jax.nn.softmax(x)
@@ -225,14 +235,14 @@ def _layer_norm(x):
     return _centred(x) / _deviation(x)
 
 
-@_plant(_layer_norm, _normal((3, 5)))
+@_fault(_layer_norm, _normal((3, 5)))
 def layer_norm_mean(cotangent, x):
     """Layer normalisation differentiated with its mean taken for a constant."""
     y = _layer_norm(x)
     return ((cotangent - y * jnp.mean(cotangent * y, axis=1, keepdims=True)) / _deviation(x),)
 
 
-@_plant(_layer_norm, _normal((3, 5)))
+@_fault(_layer_norm, _normal((3, 5)))
 def layer_norm_variance(cotangent, x):
     """Layer normalisation differentiated with its variance taken for a constant."""
     return (_centred(cotangent) / _deviation(x),)
@@ -245,19 +255,19 @@ _ORDER = np.array([2, 0, 3, 1], np.int32)
 _MASK = np.array([True, False, True, True, False, True])
 
 
-@_plant(lambda x: x[_ROWS], _normal((4,)))
+@_fault(lambda x: x[_ROWS], _normal((4,)))
 def gather_overwrites(cotangent, x):
     """The cotangents of a row that is read repeatedly overwrite each other, and do not add up."""
     return (jnp.zeros_like(x).at[_ROWS].set(cotangent),)
 
 
-@_plant(lambda x: x[_ORDER], _normal((4,)))
+@_fault(lambda x: x[_ORDER], _normal((4,)))
 def permutation_not_inverted(cotangent, x):
     """The cotangent of a permutation permuted again, not back."""
     return (cotangent[_ORDER],)
 
 
-@_plant(lambda x: jnp.where(_MASK, 2 * x, 0), _normal((6,)))
+@_fault(lambda x: jnp.where(_MASK, 2 * x, 0), _normal((6,)))
 def dropout_mask(cotangent, x):
     """Dropout whose backward pass has a mask of its own."""
     return (jnp.where(np.roll(_MASK, 1), 2 * cotangent, 0),)
@@ -270,13 +280,13 @@ def _well_conditioned(matrix, *others):
     return matrix + 4 * jnp.eye(len(matrix), dtype=matrix.dtype), *others
 
 
-@_plant(lambda matrix, x: jnp.einsum("ij,j->i", matrix, x), _normal((4, 4), (4,)))
+@_fault(lambda matrix, x: jnp.einsum("ij,j->i", matrix, x), _normal((4, 4), (4,)))
 def einsum_transposed(cotangent, matrix, x):
     """The indices of a square matrix's gradient in the wrong order."""
     return jnp.einsum("i,j->ji", cotangent, x), jnp.einsum("ij,i->j", matrix, cotangent)
 
 
-@_plant(jnp.convolve, _normal((3,), (6,)))
+@_fault(jnp.convolve, _normal((3,), (6,)))
 def convolution_not_flipped(cotangent, kernel, x):
     """The cotangent of a convolution convolved, where it has to be correlated."""
     return (
@@ -285,14 +295,14 @@ def convolution_not_flipped(cotangent, kernel, x):
     )
 
 
-@_plant(jnp.linalg.solve, _normal((4, 4), (4,), change=_well_conditioned))
+@_fault(jnp.linalg.solve, _normal((4, 4), (4,), change=_well_conditioned))
 def solve_not_transposed(cotangent, matrix, b):
     """The implicit derivative of a linear system solved with the matrix, not its transpose."""
     adjoint = jnp.linalg.solve(matrix, cotangent)
     return -jnp.outer(adjoint, jnp.linalg.solve(matrix, b)), adjoint
 
 
-@_plant(lambda matrix: jnp.linalg.slogdet(matrix)[1], _normal((4, 4), change=_well_conditioned))
+@_fault(lambda matrix: jnp.linalg.slogdet(matrix)[1], _normal((4, 4), change=_well_conditioned))
 def determinant_not_transposed(cotangent, matrix):
     """The gradient of a log-determinant: the inverse, not its transpose."""
     return (cotangent * jnp.linalg.inv(matrix),)
@@ -309,7 +319,7 @@ def _recurrence(weight, inputs):
     return jax.lax.scan(step, jnp.zeros_like(weight), inputs)[1]
 
 
-@_plant(_recurrence, _normal((3,), (5, 3)))
+@_fault(_recurrence, _normal((3,), (5, 3)))
 def last_step_only(cotangent, weight, inputs):
     """A recurrence that gets the cotangent of its last output and none of the others."""
     return jax.vjp(_recurrence, weight, inputs)[1](cotangent.at[:-1].set(0))
@@ -323,7 +333,7 @@ def _fixed_point(weight, x):
     return jax.lax.fori_loop(0, 50, lambda _, state: _step(state, weight, x), jnp.zeros_like(x))
 
 
-@_plant(_fixed_point, _normal((4, 4), (4,)))
+@_fault(_fixed_point, _normal((4, 4), (4,)))
 def fixed_point_one_step(cotangent, weight, x):
     """A fixed point differentiated through its last step only, its input taken for a constant."""
     state = _fixed_point(weight, x)
@@ -333,7 +343,7 @@ def fixed_point_one_step(cotangent, weight, x):
 # --- Complex numbers ------------------------------------------------------------------------------
 
 
-@_plant(
+@_fault(
     lambda z: z.real**2 + z.imag**2,
     _normal((5,), (5,), change=lambda real, imag: (jax.lax.complex(real, imag),)),
 )

@@ -154,7 +154,7 @@ RUNGS = (
     Rung(
         "gradient descent, forward differences",
         "forward",
-        optimizers.numerical(mlp.loss, "forward"),
+        optimizers.numerical(mlp.loss, scheme="forward"),
         _descent,
         _numerical_steps,
     ),

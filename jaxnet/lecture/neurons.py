@@ -48,9 +48,9 @@ def section() -> Section:
     seeds = jax.random.split(jax.random.key(0), 100)
     learnt = 0
     for key in seeds:
-        network = logic.train(key, "xor", (2, 2, 1))
+        network = logic.train(key, "xor", sizes=(2, 2, 1))
         learnt += int(np.array_equal(mlp.predict(network, bits), logic.GATES["xor"]))
-    network = logic.train(jax.random.key(0), "xor", (2, 2, 1), starts=10)
+    network = logic.train(jax.random.key(0), "xor", sizes=(2, 2, 1), starts=10)
     outputs = mlp.forward(network, bits)[:, 0]
     table = [
         (

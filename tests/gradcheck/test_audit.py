@@ -198,7 +198,7 @@ def test_every_planted_fault_fails_where_it_is(problem, audit_network, name):
         report = audit_network(*problem, gradient=lambda *args: fault(*args)[1])
     assert report.verdict == "fail"
     failed = {leaf.path for leaf in report.leaves if leaf.verdict == "fail"}
-    assert failed <= {f"params{path}" for path in fault.spoilt(problem[0])}
+    assert failed <= {f"params{path}" for path in fault.wrong_leaves(problem[0])}
     others = {leaf.path for leaf in report.leaves if leaf.verdict == "pass"}
     assert others | failed == {leaf.path for leaf in report.leaves}
 

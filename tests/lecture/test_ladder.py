@@ -177,7 +177,7 @@ def test_the_loss_of_guesses_is_that_of_the_slides_neuron():
 
 
 def test_a_step_of_many_guesses_counts_them_all():
-    rung = BY_NAME[GUESSING]._replace(make=lambda problem: optimizers.random_search(1000))
+    rung = BY_NAME[GUESSING]._replace(make=lambda problem: optimizers.random_search(guesses=1000))
     found = ladder.climb(rung._replace(steps=lambda problem: 3), ladder.two_points())
     assert found.losses.tolist() == [1000, 2000, 3000]
     assert (np.diff(found.values) <= 0).all()

@@ -86,7 +86,7 @@ def plantable(params: Params) -> dict[str, Any]:
     return {
         name: fault
         for name, fault in faults.CATALOGUE.items()
-        if fault.fits and fault.spoilt(params)
+        if fault.fits and fault.wrong_leaves(params)
     }
 
 
