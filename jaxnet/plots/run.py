@@ -94,6 +94,7 @@ def _read(directory: Path) -> _Run:
         summary = _summary_of(record.read_json(path), len(weight))
         path = directory / record.METRICS
         metrics = [_metrics_of(line) for line in record.read_metrics(directory)]
+        _expect(bool(metrics), "it holds no epoch")
         path = directory / record.MISTAKES
         shape = summary["image_shape"]
         worst = [_mistake_of(each, shape) for each in record.read_json(path)]
@@ -143,7 +144,7 @@ def _metrics_of(read: Any) -> dict[str, Any]:
     finite(found.values())  # numbers
     if "gradient" in read:
         found["gradient"] = read["gradient"]
-        finite(read["gradient"]["errors"].values())
+        finite([*read["gradient"]["errors"].values(), read["gradient"].get("tolerance")])
     return found
 
 
@@ -216,8 +217,9 @@ def _gradient_errors(axes: Axes, audited: Sequence[Mapping[str, Any]], unit: str
         errors = finite(line["gradient"]["errors"].get(path) for line in audited)
         axes.plot(epochs, errors, ".-", lw=0.8, ms=4, label=path)
     axes.set(title="Relative error of the gradient", xlabel=unit, yscale="log")
-    tolerance = audited[-1]["gradient"].get("tolerance")  # which older records lack
-    if tolerance is not None:
+    # Older records lack the tolerance.
+    (tolerance,) = finite([audited[-1]["gradient"].get("tolerance")])
+    if np.isfinite(tolerance):
         axes.axhline(tolerance, color="black", ls="--", lw=1, label=f"tolerance {tolerance:g}")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter("{x:.0e}")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from jaxnet import checkpoint, mlp, plots, record
 
 SUMMARY = {"test_accuracy": 0.9, "test_loss": 0.1}
+UNCLEAR = {"errors": {}, "tolerance": "high"}
 
 
 def an_epoch(number, **others):
@@ -143,6 +144,11 @@ def write(name, content):
         (change("summary.json", test_accuracy=2), "summary.json .* 0 to 1, got 2"),
         (change("summary.json", test_examples="ten"), "summary.json .* a count, got 'ten'"),
         (write("metrics.jsonl", '{"epoch": 1}\n'), "metrics.jsonl .*: it lacks 'train_loss'"),
+        (write("metrics.jsonl", ""), "metrics.jsonl is not of a finished run: it holds no epoch"),
+        (
+            write("metrics.jsonl", json.dumps(an_epoch(1, gradient=UNCLEAR))),
+            "metrics.jsonl .*: could not convert string to float: 'high'",
+        ),
         (write("mistakes.json", '[{"image": [[1]]}]'), "mistakes.json .*: it lacks 'label'"),
         (write("mistakes.json", "7"), "mistakes.json .*: 'int' object"),
         (write("params.npz", "PK"), "params.npz is not an .npz archive"),
