@@ -414,6 +414,12 @@ def test_coordinate_descent_never_sticks_on_a_convex_function():
     assert values.max() < 1e-6
 
 
+@pytest.mark.parametrize(("key", "got"), [(0, "int"), (None, "NoneType"), (START, START.dtype)])
+def test_what_is_no_key_is_refused(key, got):
+    with pytest.raises(TypeError, match=f"key must be a key of jax.random, got {got}"):
+        optimizers.minimize(SEARCHES["random"], first, START, key=key, steps=1)
+
+
 def test_optimizer_of_optax_itself_is_refused():
     with pytest.raises(TypeError, match=r"an Optimizer \(see from_optax\), got Gradient"):
         optimizers.minimize(

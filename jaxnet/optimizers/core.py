@@ -82,8 +82,8 @@ def minimize(
       ValueError: parameters without a coordinate, an objective whose value is no scalar, or steps
         below 1.
       TypeError: an optimizer of another kind, parameters that are not floating-point arrays, an
-        objective that JAX cannot trace or that does not return what the optimizer asks for, or
-        steps that are no integer.
+        objective that JAX cannot trace or that does not return what the optimizer asks for,
+        steps that are no integer, or a key that is not of `jax.random`.
 
     Example:
       >>> from jaxnet import optimizers
@@ -102,6 +102,10 @@ def minimize(
         raise TypeError(f"objective must be a function, got {type(objective).__name__}")
     check_count(steps=steps)
     check_params(params)
+    dtype = getattr(key, "dtype", None)
+    is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (is_key or dtype == jnp.uint32):
+        raise TypeError(f"key must be a key of jax.random, got {dtype or type(key).__name__}")
     try:
         return _minimize(optimizer, objective, int(steps), key, params, args)
     except jax.errors.JAXTypeError as error:
