@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnet import cli, data
 
@@ -63,17 +64,23 @@ def optax_dtypes():
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory) -> Path:
-    """A folder where scripts keep what they compiled, for the next one."""
-    return tmp_path_factory.mktemp("compiled")
+    """A folder where commands keep what they compiled, for those of all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "compiled"
 
 
 def call(command: str, *argv: object) -> int:
     """Runs a command in this process, as its script would, and returns its exit status."""
-    x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    names = ("jax_enable_x64", "jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    before = {name: getattr(jax.config, name) for name in names}
     try:
         return cli.run(command, [str(each) for each in argv], program=SCRIPTS[command])
     finally:
-        jax.config.update("jax_enable_x64", x64)
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -101,7 +108,7 @@ def _own_matplotlib_cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _no_folders_of_the_user(monkeypatch, tmp_path):
+def _no_folders_of_the_user(monkeypatch, tmp_path, compiled):
     monkeypatch.delenv("JAXNET_MANUAL_DIR", raising=False)
     monkeypatch.setenv("JAXNET_DATA_DIR", str(tmp_path / "jaxnet-data"))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # none in this process
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))

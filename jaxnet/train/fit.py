@@ -84,7 +84,7 @@ class Trainer(NamedTuple):
           ...     mlp.init(jax.random.key(0), (64, 10)), digits.train,
           ...     key=jax.random.key(1), optimizer=optax.adam(0.01), batch_size=64)
           >>> for state, metrics in trainer.epochs(2):
-          ...     print(metrics.epoch, metrics.train_loss < 2)
+          ...     print(metrics.epoch, metrics.train_loss < 3)
           1 True
           2 True
         """

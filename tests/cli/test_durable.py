@@ -115,7 +115,6 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_earlier_record_stays(
     program = LIMITED.format(size=size)
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, QUICK), "--out", folder],
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -142,7 +141,7 @@ def test_a_link_to_nothing_is_told_before_the_work(tmp_path, capsys):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert call("train", *QUICK, "--out", tmp_path / "link") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("cannot be written: it is a link to nothing")
+    assert line.endswith("link is a link to nothing")
 
 
 EMPTY = {
@@ -213,7 +212,7 @@ def shell(command, tmp_path, **environment):
     return subprocess.run(
         ["bash", "-c", command.format(script)],
         cwd=tmp_path,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": "", **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -223,8 +223,8 @@ def test_help_shows_an_example(name, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "must be one of gradcheck, recipes, tricks, tables, got nothing"),
-        (["sprint"], "must be one of gradcheck, recipes, tricks, tables, got 'sprint'"),
+        ([], "must be one of gradcheck, exhaustive, recipes, tricks, tables, got nothing"),
+        (["sprint"], "must be one of gradcheck, exhaustive, recipes, tricks, tables, got 'sprint'"),
         (["recipes", "slow"], "must be one of defaults, fast, got 'slow'"),
         (["gradcheck", "colours"], "must be one of detection, small,"),
         (["gradcheck", "alarms", "--functions", "0"], "argument --functions: "),
