@@ -53,6 +53,7 @@ def test_a_run_that_is_killed_leaves_the_earlier_record(earlier, tmp_path):
     assert not (folder / "running").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_first_epoch_leaves_the_earlier_record(earlier, tmp_path, number):
     folder, before = earlier
@@ -84,6 +85,7 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
     assert record.read_json(tmp_path / "run" / "config.json")["epochs"] == 1_000_000
 
 
+@pytest.mark.long
 def test_a_folder_that_is_removed_during_the_run_is_made_again(tmp_path):
     process = start(tmp_path, "--epochs", 1_000_000, "--out", "run")
     wait_for_epoch(process)
@@ -219,6 +221,7 @@ def shell(command, tmp_path, **environment):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [
@@ -235,6 +238,7 @@ def test_output_that_nobody_reads_does_not_end_the_run(tmp_path, command):
     assert {path.name for path in (tmp_path / "run").iterdir()} >= FILES - {"mistakes.png"}
 
 
+@pytest.mark.long
 def test_a_terminal_of_ascii_shows_other_letters_escaped(tmp_path):
     done = shell("{} --out läufe/å", tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")

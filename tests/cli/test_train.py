@@ -74,6 +74,7 @@ def test_the_main_job(run_script, tmp_path):
         np.testing.assert_allclose(image.ravel(), test.inputs[index], atol=0.003)
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_mnist_trains_with_its_own_recipe(run_script, mnist_dir, tmp_path):
     flags = ("--dataset", "mnist", "--data-dir", mnist_dir, "--epochs", 1, "--no-check-gradients")
@@ -128,6 +129,7 @@ def test_seed_and_flags_reach_the_run(tmp_path):
     assert not np.array_equal(runs["a"][0].weight, runs["c"][0].weight)
 
 
+@pytest.mark.long
 def test_x64_computes_in_float64(run_script, tmp_path):
     done = run_script("train.py", "--x64", "--epochs", 2, "--out", "run", JAX_ENABLE_X64="0")
     assert (done.returncode, done.stderr) == (0, "")
@@ -206,6 +208,7 @@ def test_signals_end_the_run_and_keep_the_record(tmp_path, number):
     assert {path.name for path in (tmp_path / "run").iterdir()} >= FILES - {"mistakes.png"}
 
 
+@pytest.mark.long
 def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
@@ -406,6 +409,7 @@ def test_the_preset_is_the_slides_program(run_script, tmp_path, x64, bar):
     assert config["learning_rate"] == pytest.approx(1e-5 * 1438 / 2)
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 @pytest.mark.parametrize(
     ("iterations", "x64", "bar"),
@@ -462,6 +466,7 @@ def test_audits_that_would_never_come_are_refused(tmp_path, capsys):
     assert captured.out == ""
 
 
+@pytest.mark.long
 def test_second_run_finds_what_the_first_compiled(run_script, tmp_path):
     cache = tmp_path / "cache"
     flags = ("train.py", "--epochs", "1", "--no-check-gradients")
@@ -483,6 +488,7 @@ def test_second_run_finds_what_the_first_compiled(run_script, tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_cache_that_cannot_be_written_gets_one_line(run_script, tmp_path):
     (tmp_path / "file").write_text("")
     done = run_script(
@@ -523,6 +529,7 @@ def test_speed_flags_that_make_no_sense_get_one_line(run_script, flags, message)
     assert message in line
 
 
+@pytest.mark.long
 def test_bfloat16_run_passes_its_audit(run_script, tmp_path):
     done = run_script("train.py", "--epochs", "2", "--precision", "bfloat16")
     assert done.returncode == 0, done.stderr

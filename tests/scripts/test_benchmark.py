@@ -14,6 +14,8 @@ from jaxnet import mlp
 from jaxnet.cli.common import StopError, run
 from jaxnet.train.config import PRESETS
 
+pytestmark = pytest.mark.long
+
 
 def test_step_suite_measures_peers_in_turn(run_script, tmp_path):
     done = run_script("benchmark.py", "--suite", "step", "--quick", "--peers", "jaxnet,numpy")

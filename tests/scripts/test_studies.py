@@ -24,6 +24,8 @@ from studies.gradcheck.options import Kept
 
 from jaxnet import backprop, gradcheck, mlp
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _manners_of_users():
