@@ -35,7 +35,7 @@ def gradient_descent(learning_rate: float) -> Optimizer:
       [0.5, 0.5]
     """
     check_positive(learning_rate=learning_rate)
-    return from_optax(optax.sgd(learning_rate))
+    return from_optax(optax.sgd(float(learning_rate)))  # of NumPy, it would have a dtype
 
 
 def from_optax(transform: optax.GradientTransformation) -> Optimizer:
