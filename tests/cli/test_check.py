@@ -31,6 +31,7 @@ def test_check_gradients_exits_1_on_a_fault(capsys, fault):
     assert {"sign": " and 5 more", "bias-not-summed": "params[0].bias"}[fault] in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["transposed-weight"])
 def test_check_gradients_exits_1_in_float64(run_script, fault):
     done = run_script("check_gradients.py", "--fault", fault)

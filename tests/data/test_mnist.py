@@ -141,6 +141,7 @@ def serve():
         server.server_close()
 
 
+@pytest.mark.long
 @pytest.mark.mnist
 def test_mnist_is_downloaded(archives, tmp_path, serve, mirror):
     mirror(serve(archives))

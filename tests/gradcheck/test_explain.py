@@ -24,6 +24,7 @@ def diagnose(f, *args, change):
     return report.leaves[0].diagnosis
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(), (30,), (6, 7), (2, 2), (1, 2), (3, 3, 2)])
 def test_a_missing_conjugate_is_named(shape):
     z = jax.random.normal(jax.random.key(0), shape, COMPLEX)
@@ -31,6 +32,7 @@ def test_a_missing_conjugate_is_named(shape):
     assert diagnose(wave, z, change=jnp.conj) == words
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "change", "words"),
     [
