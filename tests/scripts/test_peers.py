@@ -13,7 +13,10 @@ from peers import Program, Work
 from jaxnet import backprop, mlp
 
 # torch.compile imports what PyTorch itself would have replaced.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.long,
+]
 
 RATE = 0.5
 ALL = list(peers.MODULES)
