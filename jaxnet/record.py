@@ -81,7 +81,9 @@ class Record:
                 if (self.directory / name).is_dir():
                     raise IsADirectoryError(21, "is a folder", str(self.directory / name))
             aside = self.directory / _ASIDE
-            if aside.exists():  # of a run that was killed
+            if aside.exists():  # of a run that was killed, or somebody's own
+                if not _is_unfinished_record(aside):
+                    raise FileExistsError(17, "is not of an unfinished run", str(aside))
                 shutil.rmtree(aside)
             has_earlier = any((self.directory / name).exists() for name in (SUMMARY, PARAMS))
             self._folder = aside if has_earlier else self.directory
@@ -137,7 +139,7 @@ class Record:
                 (new / name).replace(self.directory / name)
             else:
                 (self.directory / name).unlink(missing_ok=True)
-        new.rmdir()
+        shutil.rmtree(new, ignore_errors=True)
 
     def path(self, name: str) -> Path:
         """Returns where a file of this record is to be written."""
@@ -161,6 +163,13 @@ class Record:
         with contextlib.suppress(OSError):  # the first that is not empty
             for folder in folders:
                 folder.rmdir()
+
+
+def _is_unfinished_record(folder: Path) -> bool:
+    """Whether a folder holds what a killed run leaves, and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(each.name in _ALL or each.name.startswith(".") for each in folder.iterdir())
 
 
 def _missing(directory: Path) -> list[Path]:

@@ -166,3 +166,12 @@ def test_mosaic_leaves_nothing_out():
     for image, (top, left) in zip(images, corners, strict=True):
         np.testing.assert_array_equal(mosaic[top : top + 2, left : left + 3], image)
     assert np.nansum(mosaic) == images.sum()
+
+
+def test_a_folder_of_the_users_own_is_not_removed(tmp_path):
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not of an unfinished run"):
+        record.Record(tmp_path, {"run": 1})
+    assert (tmp_path / "running" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]

@@ -168,7 +168,7 @@ def run(
             if report is not None and report.verdict == "fail":
                 status, message = "wrong gradient", describe(report)
                 break
-            if reason := stop():
+            if epochs < config.epochs and (reason := stop()):
                 status, message = "interrupted", reason
                 break
     except DivergedError as error:
